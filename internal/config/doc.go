@@ -1,0 +1,3 @@
+// Package config reads the cluster's configuration: strictly, with defaults,
+// and with every fault reported at once by its path.
+package config
