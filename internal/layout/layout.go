@@ -21,6 +21,14 @@ func (l Layout) path(elem ...string) string {
 	return filepath.Join(append([]string{root}, elem...)...)
 }
 
+// Under returns where an absolute path of the configuration, such as the token
+// file's, lies on this master.
+func (l Layout) Under(path string) string { return l.path(path) }
+
+// UnitsFile lists the units that the child supervisor runs; on a real master
+// systemd's unit files take its place.
+func (l Layout) UnitsFile() string { return l.path("var/lib/hactl/units.json") }
+
 // ConfigFile is the cluster's configuration, the same on every master.
 func (l Layout) ConfigFile() string { return l.path("etc/hactl/cluster.yaml") }
 
