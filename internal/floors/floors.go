@@ -17,7 +17,7 @@ const Module = "github.com/hactl/hactl/"
 // floors maps the first elements of a package path to its floor. The longest
 // match counts.
 var floors = map[string]int{
-	"cmd": 5, "test": 5, "bench": 5,
+	"cmd": 5, "test": 5, "bench": 6,
 
 	"internal/agent": 4, "internal/dev": 4,
 

@@ -1,0 +1,150 @@
+// Package load sends requests on a fixed schedule and records every one, so that
+// a stall shows up as what users would have felt: the time of a request counts
+// from when it was due, not from when the client got round to it.
+package load
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config is one stream of requests.
+type Config struct {
+	Name string // in reports: "read new", "write kept"
+	TLS  *tls.Config
+	// Request makes the i-th request.
+	Request func(ctx context.Context, i int) (*http.Request, error)
+	Every   time.Duration // between two requests; default 50ms
+	Timeout time.Duration // of one request; default 30s
+	// KeepConnections sends all requests over kept connections; otherwise each
+	// opens its own, as a new client would.
+	KeepConnections bool
+	// Good says whether a status code is a success; default 2xx.
+	Good func(code int) bool
+}
+
+// Result is one request.
+type Result struct {
+	Stream  string
+	Due     time.Time // when it should have been sent
+	Start   time.Time // when it was sent
+	End     time.Time
+	Code    int
+	Err     error // nil when it succeeded
+	NewConn bool
+}
+
+// Run sends until ctx ends and returns every request, in the order they were
+// due. Requests under way when ctx ends are waited for.
+func Run(ctx context.Context, cfg Config) []Result {
+	if cfg.Every <= 0 {
+		cfg.Every = 50 * time.Millisecond
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 30 * time.Second
+	}
+	if cfg.Good == nil {
+		cfg.Good = func(code int) bool { return code >= 200 && code < 300 }
+	}
+	transport := &http.Transport{
+		TLSClientConfig:   cfg.TLS.Clone(),
+		DisableKeepAlives: !cfg.KeepConnections,
+		ForceAttemptHTTP2: cfg.KeepConnections,
+	}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+
+	var (
+		mu  sync.Mutex
+		all []Result
+		wg  sync.WaitGroup
+	)
+	tick := time.NewTicker(cfg.Every)
+	defer tick.Stop()
+	due := time.Now()
+	for i := 0; ; i++ {
+		thisDue := due
+		wg.Go(func() {
+			r := one(context.WithoutCancel(ctx), client, cfg, i, thisDue)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, r)
+		})
+		select {
+		case <-ctx.Done():
+			wg.Wait()
+			slices.SortFunc(all, func(a, b Result) int { return a.Due.Compare(b.Due) })
+			return all
+		case <-tick.C:
+			due = due.Add(cfg.Every)
+		}
+	}
+}
+
+func one(ctx context.Context, client *http.Client, cfg Config, i int, due time.Time) Result {
+	r := Result{Stream: cfg.Name, Due: due, Start: time.Now(), NewConn: !cfg.KeepConnections}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+	defer cancel()
+	r.Code, r.Err = send(ctx, client, cfg, i)
+	r.End = time.Now()
+	return r
+}
+
+func send(ctx context.Context, client *http.Client, cfg Config, i int) (int, error) {
+	req, err := cfg.Request(ctx, i)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return resp.StatusCode, fmt.Errorf("read the answer: %w", err)
+	}
+	if !cfg.Good(resp.StatusCode) {
+		return resp.StatusCode, fmt.Errorf("HTTP %d: %.200s", resp.StatusCode, body)
+	}
+	return resp.StatusCode, nil
+}
+
+// Failed returns the results that failed.
+func Failed(all []Result) []Result {
+	var out []Result
+	for _, r := range all {
+		if r.Err != nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Gap is the longest time between two neighbouring successes that begins
+// between from and to: what a client saw of a fault.
+func Gap(all []Result, from, to time.Time) time.Duration {
+	var longest time.Duration
+	last := from
+	ends := make([]time.Time, 0, len(all))
+	for _, r := range all {
+		if r.Err == nil && r.End.After(from) {
+			ends = append(ends, r.End)
+		}
+	}
+	slices.SortFunc(ends, time.Time.Compare)
+	for _, e := range ends {
+		if last.After(to) {
+			break
+		}
+		longest = max(longest, e.Sub(last))
+		last = e
+	}
+	return longest
+}
