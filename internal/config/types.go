@@ -133,6 +133,3 @@ type Watchdog struct {
 	Window  time.Duration `yaml:"window"`  // over which Budget counts; default 10m
 	Budget  int           `yaml:"budget"`  // restarts of one process within Window; default 5
 }
-
-// Size is a number of bytes, written as 8Gi, 512Mi or a plain number.
-type Size int64

@@ -1,0 +1,63 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// example is the least that a file must say.
+const example = `apiVersion: hactl/v1alpha1
+kind: Cluster
+name: prod
+masters:
+  - {name: m1, address: 10.245.1.11}
+  - {name: m2, address: 10.245.1.12}
+  - {name: m3, address: 10.245.1.13}
+`
+
+func TestTheDefaultsFileIsTheDefaults(t *testing.T) {
+	got, err := Parse("defaults.yaml", DefaultsYAML())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := Parse("example", []byte(example))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.FrontDoor.SANs = []string{}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if w := got.Warnings(); len(w) > 0 {
+		t.Errorf("the defaults warn: %v", w)
+	}
+}
+
+// Uncommented, the examples of the defaults file load too (after picking
+// masters or discovery), and together they name every field there is.
+func TestTheDefaultsFileNamesEveryField(t *testing.T) {
+	text := strings.NewReplacer("#- ", "", "[Node, RBAC]", "[Node, RBAC, ABAC]").Replace(string(DefaultsYAML()))
+	_, err := Parse("defaults.yaml", []byte(text))
+	faults := FieldErrors(err)
+	if len(faults) != 1 || faults[0].Path != "discovery" {
+		t.Fatalf("uncommented: %v; want only masters with discovery", err)
+	}
+	var walk func(reflect.Type)
+	walk = func(ty reflect.Type) {
+		for ty.Kind() == reflect.Pointer || ty.Kind() == reflect.Slice {
+			ty = ty.Elem()
+		}
+		if ty.Kind() != reflect.Struct {
+			return
+		}
+		for i := range ty.NumField() {
+			name, _, _ := strings.Cut(ty.Field(i).Tag.Get("yaml"), ",")
+			if !strings.Contains(text, name+":") {
+				t.Errorf("%s.%s: field %s is not in the file", ty.Name(), ty.Field(i).Name, name)
+			}
+			walk(ty.Field(i).Type)
+		}
+	}
+	walk(reflect.TypeFor[Cluster]())
+}
