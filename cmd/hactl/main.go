@@ -14,7 +14,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
-	err := newApp(e).RunContext(ctx, os.Args)
+	app := newApp(e)
+	err := app.RunContext(ctx, flagsFirst(app, os.Args))
 	exitcode.Print(os.Stderr, "hactl", err)
 	stop()
 	os.Exit(exitcode.Of(err))
