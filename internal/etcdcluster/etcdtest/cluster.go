@@ -302,4 +302,3 @@ func (m *Member) do(what string, f func() error) {
 		m.tb.Errorf("%s member %s: %v", what, m.Name, err)
 	}
 }
-

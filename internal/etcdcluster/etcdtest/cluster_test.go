@@ -16,7 +16,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func TestInProcess(t *testing.T) { lifeOfACluster(t, etcdtest.Start(t, 3, etcdtest.Options{TLS: true})) }
+func TestInProcess(t *testing.T) {
+	lifeOfACluster(t, etcdtest.Start(t, 3, etcdtest.Options{TLS: true}))
+}
 
 func TestProcesses(t *testing.T) {
 	c := etcdtest.StartProcesses(t, 3, etcdtest.Options{})

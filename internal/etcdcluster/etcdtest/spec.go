@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -79,7 +80,11 @@ func (s spec) embedConfig(streams context.Context) (*embed.Config, error) {
 			ctx, cancel := context.WithCancel(ss.Context())
 			defer cancel()
 			defer context.AfterFunc(streams, cancel)()
-			return handler(srv, &stream{ServerStream: ss, ctx: ctx})
+			err := handler(srv, &stream{ServerStream: ss, ctx: ctx})
+			if streams.Err() != nil {
+				return rpctypes.ErrGRPCStopped // else a client takes the end of its watch for its own wish
+			}
+			return err
 		}),
 	}
 	lg := zap.NewNop()
@@ -147,6 +152,11 @@ func (m *embedded) end(hard bool) error {
 	m.mu.Unlock()
 	if e == nil {
 		return nil
+	}
+	select {
+	case <-e.Server.ReadyNotify():
+	default:
+		hard = true // Close would wait for listeners that wait for a quorum
 	}
 	if hard {
 		e.Server.HardStop()
