@@ -1,0 +1,86 @@
+package lease
+
+import "time"
+
+// self is what a candidate's decision depends on beside the record.
+type self struct {
+	id, name string
+	maxSkew  float64
+	yieldFor time.Duration
+	delay    time.Duration // before taking a free lock
+	behind   time.Duration // own clock: stay behind until then (after a hand-over)
+}
+
+// sight is what a candidate knows of the holder by its own clock.
+type sight struct {
+	rec     Record
+	at      time.Duration // when the newest Token, Beat or Ended was first seen
+	freeAt  time.Duration // when the lock was first seen free; valid if rec is free
+	lost    bool          // the record of an unended term vanished
+	before  Record        // that term's last record, valid when lost
+	started bool
+}
+
+// see takes note of a record that was read by now. Older records change nothing.
+func (s sight) see(rec Record, now time.Duration) sight {
+	if s.started && rec.Rev < s.rec.Rev {
+		return s
+	}
+	old := s.rec
+	switch {
+	case !s.started:
+		s.at, s.freeAt = now, now
+	case rec.Token == 0 && !old.free():
+		// Deleted behind the holder's back. That is no release: the holder may
+		// not know yet, so its last sighting goes on counting.
+		s.lost, s.before = true, old
+	case rec.Token != old.Token || rec.Beat != old.Beat || rec.Ended != old.Ended:
+		s.at, s.freeAt = now, now
+	}
+	if rec.Token != 0 {
+		s.lost = false
+	}
+	s.rec, s.started = rec, true
+	return s
+}
+
+// action is what a candidate does next: take at once, or look again at the
+// moment at (or when the record changes). A zero at means: only when it changes.
+type action struct {
+	take bool
+	at   time.Duration
+}
+
+// decide is the candidate's whole rule. It does nothing itself.
+func decide(s sight, me self, now time.Duration) action {
+	if s.rec.Paused {
+		return action{}
+	}
+	if s.rec.MoveTo != "" && s.rec.MoveTo != me.name && s.rec.free() {
+		me.delay = max(me.delay, me.yieldFor)
+	}
+	until := time.Duration(0)
+	switch {
+	case s.lost:
+		until = s.at + expiry(s.before, me)
+	case !s.rec.free() && s.rec.ID == me.id:
+		// A claim of our own whose answer was lost: nothing was started for it.
+	case !s.rec.free():
+		until = s.at + expiry(s.rec, me)
+	case s.rec.Next == me.name && s.rec.Next != "":
+	default:
+		until = max(s.freeAt+me.delay, me.behind)
+		if s.rec.Next != "" {
+			until = max(until, s.freeAt+me.yieldFor)
+		}
+	}
+	if now >= until {
+		return action{take: true}
+	}
+	return action{at: until}
+}
+
+// expiry is how long an unrenewed term is respected by a candidate's clock.
+func expiry(rec Record, me self) time.Duration {
+	return time.Duration(float64(rec.TTL)*(1+me.maxSkew)) + rec.LockDelay
+}

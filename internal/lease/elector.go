@@ -1,0 +1,253 @@
+package lease
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hactl/hactl/internal/backoff"
+)
+
+// Role is what an Elector does at the moment.
+type Role string
+
+// The roles.
+const (
+	Idle     Role = "idle"     // Run was not called, or has returned
+	Waiting  Role = "waiting"  // a candidate
+	Holding  Role = "holding"  // lead runs
+	Stopping Role = "stopping" // lead was asked to stop
+)
+
+// Status is what an Elector knows of itself and the lock.
+type Status struct {
+	Role    Role
+	Token   int64         // of our own term; 0 when we have none
+	Renewed time.Duration // Clock: when the last renewal that was answered was sent
+	Took    time.Duration // how long its answer took
+	Round   time.Duration // Clock: when the store last answered anything, or the loop last went round
+	Rounds  int           // how often the loop went round; it changes though the store is silent
+	Record  Record        // as last seen
+	Err     error         // why the store last gave no answer; nil when it did
+}
+
+// Elector campaigns for a Lock and leads while it holds it.
+type Elector struct {
+	cfg    Config
+	id     string
+	status *latest[Status]
+	mutant mutant // tests only: New leaves it zero and nothing else sets it
+}
+
+// New checks cfg, all faults at once, and starts nothing.
+func New(cfg Config) (*Elector, error) {
+	if cfg.Lock == nil {
+		return nil, errors.New("lease: no lock")
+	}
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("lease: %w", err)
+	}
+	return &Elector{cfg: cfg, id: rand.Text(), status: newLatest(Status{Role: Idle})}, nil
+}
+
+// Config returns the settings with their defaults filled in.
+func (e *Elector) Config() Config { return e.cfg }
+
+// Status returns what is known now, and a channel that is closed at the next change.
+func (e *Elector) Status() (Status, <-chan struct{}) { return e.status.get() }
+
+// Run campaigns, and calls lead for each term that it gets. lead must stop its
+// work and return when its context ends, before the term's deadline; the context's
+// cause says why: ErrStopped (there is time: renewals go on), ErrLost (there is
+// none), a *Yield (an order from the store).
+//
+// What lead returns decides what comes next: nil ends Run with nil after the
+// release; a *Yield or ErrYield hands over; ErrUnconfirmed keeps the lock till it
+// expires; any other error ends Run with it, after the release, unless the term
+// was lost or stopped.
+//
+// Run returns nil when ctx ended and the term was released, ErrLost with
+// Config.Once, and ErrStuck at once when lead misses the deadline.
+func (e *Elector) Run(ctx context.Context, lead func(context.Context, *Term) error) error {
+	defer e.status.update(func(s *Status) { s.Role, s.Token = Idle, 0 })
+	c := &campaign{e: e}
+	for {
+		e.status.update(func(s *Status) { s.Role, s.Token = Waiting, 0 })
+		held, sent, err := c.win(ctx)
+		if err != nil {
+			return nil // only when ctx has ended
+		}
+		err = e.hold(ctx, held, sent, lead)
+		var yield *Yield
+		switch {
+		case errors.Is(err, ErrStuck):
+			return err
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, ErrLost):
+			if e.cfg.Once {
+				return err
+			}
+		case errors.As(err, &yield), errors.Is(err, ErrYield):
+			c.behind = e.cfg.Clock.Now() + e.cfg.YieldFor
+		case errors.Is(err, ErrUnconfirmed):
+			e.id = rand.Text() // our old claim is to be waited for like anybody's
+		default:
+			return err
+		}
+	}
+}
+
+// campaign is a candidate's memory between terms.
+type campaign struct {
+	e      *Elector
+	sight  sight
+	behind time.Duration
+}
+
+// win waits until the lock is ours. It returns the moment at which the claim that
+// won was sent. It errs only when ctx ends.
+func (c *campaign) win(ctx context.Context) (Held, time.Duration, error) {
+	cfg := c.e.cfg
+	retry := backoff.Backoff{Base: cfg.RenewEvery / 8, Max: cfg.RenewEvery * 2}
+	for {
+		start := cfg.Clock.Now()
+		held, sent, err := c.round(ctx)
+		c.e.noteRound(err)
+		if held != nil {
+			return held, sent, nil
+		}
+		if ctx.Err() != nil {
+			return nil, 0, ctx.Err()
+		}
+		// However a short round ended, the next one waits: never a hot loop.
+		if err == nil && cfg.Clock.Now()-start >= cfg.RenewEvery {
+			retry.Reset()
+			continue
+		}
+		sleep(ctx, cfg.Clock, retry.Next())
+	}
+}
+
+// round reads the record, follows its changes, and returns when it tried to take
+// the lock, or when it is time to read again.
+func (c *campaign) round(ctx context.Context) (Held, time.Duration, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	rec, err := c.e.read(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	c.see(rec)
+	changes := c.e.cfg.Lock.Watch(ctx, rec)
+	clock := c.e.cfg.Clock
+	for {
+		now := clock.Now()
+		act := decide(c.sight, c.self(), now)
+		if act.take {
+			return c.take(ctx)
+		}
+		// A watch may hang on a member that lost the others: read again when a
+		// holder that should renew was not heard of, or when nothing happened long.
+		until := now + c.e.cfg.TTL
+		if !c.sight.rec.free() {
+			silence := max(3*c.e.cfg.RenewEvery, c.sight.rec.TTL*2/5)
+			until = max(now+c.e.cfg.RenewEvery, min(until, c.sight.at+silence))
+		}
+		if act.at != 0 {
+			until = min(until, act.at)
+		}
+		fired, stop := clock.At(until)
+		select {
+		case rec, ok := <-changes:
+			stop()
+			if !ok {
+				return nil, 0, nil
+			}
+			c.see(rec)
+			c.e.noteRound(nil)
+		case <-fired:
+			if until != act.at {
+				return nil, 0, nil
+			}
+		case <-ctx.Done():
+			stop()
+			return nil, 0, ctx.Err()
+		}
+	}
+}
+
+func (c *campaign) self() self {
+	cfg := c.e.cfg
+	me := self{id: c.e.id, name: cfg.Holder, maxSkew: cfg.MaxSkew, yieldFor: cfg.YieldFor, behind: c.behind}
+	if cfg.Delay != nil {
+		me.delay = cfg.Delay()
+	}
+	return c.e.mutant.self(me)
+}
+
+func (c *campaign) see(rec Record) {
+	now := c.e.cfg.Clock.Now()
+	if c.sight.started && c.sight.rec.Token != rec.Token && rec.Token != 0 {
+		c.e.cfg.Logger.Info("the holder changed", "master", rec.Holder, "token", rec.Token, "ended", rec.Ended)
+	}
+	c.sight = c.e.mutant.sight(c.sight, c.sight.see(rec, now))
+	if now >= c.behind || (!rec.free() && rec.ID != c.e.id) {
+		c.behind = 0 // another one has taken it, or none wants it
+	}
+	c.e.status.update(func(s *Status) { s.Record = c.sight.rec })
+}
+
+func (c *campaign) take(ctx context.Context) (Held, time.Duration, error) {
+	cfg := c.e.cfg
+	claim := Claim{
+		ID: c.e.id, Holder: cfg.Holder, Address: cfg.Address, Priority: cfg.Priority,
+		TTL: cfg.TTL, LockDelay: cfg.LockDelay,
+	}
+	call, cancel := context.WithTimeout(ctx, cfg.CallTimeout)
+	defer cancel()
+	sent := cfg.Clock.Now()
+	held, err := cfg.Lock.Take(call, c.sight.rec, claim)
+	if err != nil {
+		return nil, 0, fmt.Errorf("take: %w", err)
+	}
+	return held, c.e.mutant.sent(sent, cfg.Clock), nil
+}
+
+func (e *Elector) read(ctx context.Context) (Record, error) {
+	call, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	rec, err := e.cfg.Lock.Read(call)
+	if err != nil {
+		return Record{}, fmt.Errorf("read: %w", err)
+	}
+	return rec, nil
+}
+
+// noteRound tells that the loop is alive, and how the store is. It logs changes only.
+func (e *Elector) noteRound(err error) {
+	if errors.Is(err, ErrChanged) || errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	old, _ := e.status.get()
+	switch {
+	case err != nil && old.Err == nil:
+		e.cfg.Logger.Warn("the store does not answer", "err", err)
+	case err == nil && old.Err != nil:
+		e.cfg.Logger.Info("the store answers again")
+	}
+	now := e.cfg.Clock.Now()
+	e.status.update(func(s *Status) { s.Err, s.Round, s.Rounds = err, now, s.Rounds+1 })
+}
+
+func sleep(ctx context.Context, clock Clock, d time.Duration) {
+	fired, stop := clock.At(clock.Now() + d)
+	defer stop()
+	select {
+	case <-fired:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,3 @@
+// Package leasetest has a lease.Lock in memory, and the suite that every
+// lease.Lock must pass.
+package leasetest
