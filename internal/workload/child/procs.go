@@ -113,13 +113,17 @@ func (s *Supervisor) SignalProcess(ctx context.Context, name string, sig syscall
 	}
 	var pids []int
 	var errs []error
+	slices.Reverse(targets) // children before the main process that may take them down
 	for _, p := range targets {
-		if err := s.signalOne(p, sig); err != nil {
+		switch err := s.signalOne(p, sig); {
+		case errors.Is(err, os.ErrProcessDone): // ended meanwhile
+		case err != nil:
 			errs = append(errs, err)
-			continue
+		default:
+			pids = append(pids, p.PID)
 		}
-		pids = append(pids, p.PID)
 	}
+	slices.Sort(pids)
 	return pids, errors.Join(errs...)
 }
 

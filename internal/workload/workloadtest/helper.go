@@ -24,6 +24,7 @@ const helperArg = "workloadtest-helper"
 //	-status S      say STATUS=S with it
 //	-ping          ping the watchdog until SIGUSR1 comes
 //	-ignore-term   go on after SIGTERM
+//	-stop-time D   take D to end after SIGTERM
 //	-exit N -after D   end by itself
 //	-child         start a child in a process group of its own that ignores
 //	               SIGTERM; it says READY=1 and pings too, which must not count
@@ -37,6 +38,7 @@ func Unit(tb testing.TB, name string, flags ...string) workload.Unit {
 	return workload.Unit{
 		Name: name, Description: "test unit " + name,
 		Exec:        append([]string{exe, helperArg}, flags...),
+		Env:         []string{"GORACE=atexit_sleep_ms=0"}, // under the race detector an exit would take a second
 		StopTimeout: 5 * time.Second,
 		LogFile:     tb.TempDir() + "/" + name + ".log",
 	}

@@ -45,7 +45,7 @@ func children(t *testing.T, pid int) []int {
 }
 
 // watchdog is long enough for a loaded machine's test process to ping in time.
-const watchdog = 2 * time.Second
+const watchdog = 1500 * time.Millisecond
 
 func missedWatchdog(t *testing.T, f Factory) {
 	u := notify(Unit(t, "u", "-ready", "0s", "-ping", "-child", "-ignore-term"))
