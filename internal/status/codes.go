@@ -30,8 +30,9 @@ const (
 	CodeBalancerNotServing  = "balancer-not-serving"   // one balancer serves nothing
 	CodeBalancerUnknown     = "balancer-unknown"       // one could not be tried
 	CodeBalancerBackend     = "balancer-backend"       // a balancer does not use an API server that is ready
-	CodeBackendDraining     = "backend-draining"       // somebody drained a backend
+	CodeBackendDrained      = "backend-drained"        // somebody drained a backend
 	CodeSingletonNoHolder   = "singleton-no-holder"    // nobody runs it
+	CodeSingletonSilent     = "singleton-silent"       // its holder stopped renewing and nobody took over
 	CodeSingletonUnknown    = "singleton-unknown"      // nobody can say who runs it
 	CodeSingletonNoStandby  = "singleton-no-standby"   // nobody would take over
 	CodeSingletonPaused     = "singleton-paused"       // stopped on purpose

@@ -57,7 +57,7 @@ func healthy(n int) *Report {
 			}
 		}
 		r.Singletons = append(r.Singletons, Singleton{
-			Name: s, Known: Linearizable, Holder: holder, Token: int64(4000 + i), Since: now.Add(-90 * time.Minute), Waiting: waiting,
+			Name: s, Known: Linearizable, Holder: holder, Token: int64(4000 + i), Since: now.Add(-90 * time.Minute), TTL: 3, Renewed: now.Add(-400 * time.Millisecond), Waiting: waiting,
 		})
 	}
 	return r

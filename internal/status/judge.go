@@ -21,6 +21,10 @@ const (
 	BehindLimit = 5000
 	// FullLimit is the share of the quota at which a database is a warning.
 	FullLimit = 0.8
+	// SilentSlack is how long beyond two TTLs a holder may be silent before nobody
+	// can be expected to take over any more: one TTL passes until the others may,
+	// the rest is for their start and for clocks.
+	SilentSlack = 3 * time.Second
 	// FlapRestarts within FlapWindow of running make a process flapping.
 	FlapRestarts = 3
 	FlapWindow   = 10 * time.Minute

@@ -3,6 +3,7 @@ package status
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 func (j *judge) apiServers() {
@@ -89,9 +90,10 @@ func (j *judge) balancers() {
 		}
 		for _, k := range b.Backends {
 			switch {
-			case k.State == BackendReady:
-			case strings.HasPrefix(k.State, "drain"):
-				j.add(Warning, CodeBackendDraining, object, "hactl lb undrain "+k.Name, "the balancer of %s drains %s", b.Name, k.Name)
+			case k.State == BackendReady, k.State == BackendRemoved:
+			case k.State == BackendDrained:
+				j.add(Warning, CodeBackendDrained, object, "hactl lb undrain "+k.Name,
+					"%s was drained in the balancer of %s: it gets nothing new", k.Name, b.Name)
 			case j.apiServerReady(k):
 				j.add(LevelDegraded, CodeBalancerBackend, object, "hactl lb status",
 					"the balancer of %s does not use the API server of %s (%s), which is ready%s", b.Name, k.Name, k.State, because(k.Why))
@@ -120,9 +122,27 @@ func (j *judge) singletons() {
 			j.add(Warning, CodeSingletonPaused, s.Name, "hactl singleton resume "+s.Name, "%s is paused", s.Name)
 		case s.Holder == "":
 			j.add(LevelDegraded, CodeSingletonNoHolder, s.Name, j.hint.anyProcess(j.r, "podmaster@"+s.Name), "nobody holds %s: it does not run", s.Name)
+		case j.silence(&s) > 2*s.TTL.Duration()+SilentSlack:
+			j.add(LevelDegraded, CodeSingletonSilent, s.Name, j.hint.process(s.Holder, "podmaster@"+s.Name),
+				"%s of %s was last renewed %s ago, and nobody took over", s.Name, s.Holder, age(j.silence(&s)))
 		case len(s.Waiting) == 0 && len(j.r.Masters) > 1:
 			j.add(LevelDegraded, CodeSingletonNoStandby, s.Name, j.hint.anyProcess(j.r, "podmaster@"+s.Name),
 				"%s runs on %s and nobody would take over", s.Name, s.Holder)
 		}
 	}
+}
+
+// silence is how long ago the holder last renewed its term, by its own clock
+// where we know how far that is off.
+func (j *judge) silence(s *Singleton) time.Duration {
+	if s.Renewed.IsZero() || s.TTL <= 0 {
+		return 0
+	}
+	now := j.r.Time
+	for _, m := range j.r.Masters {
+		if m.Name == s.Holder {
+			now = now.Add(m.Agent.Skew.Duration())
+		}
+	}
+	return now.Sub(s.Renewed)
 }

@@ -80,10 +80,17 @@ var rules = []struct {
 	{"balancer not tried", 3, func(r *Report) { r.Balancers[0].Serving = Unclear }, Degraded, []string{"balancer-unknown m1/hactl-lb"}},
 	{"balancer shuns a ready API server", 3, func(r *Report) { r.Balancers[0].Backends[1].State = "ejected" }, Degraded,
 		[]string{"balancer-backend m1/hactl-lb"}},
-	{"drained", 3, func(r *Report) { r.Balancers[0].Backends[1].State = "draining" }, Healthy, []string{"backend-draining m1/hactl-lb"}},
+	{"drained", 3, func(r *Report) { r.Balancers[0].Backends[1].State = "drained" }, Healthy, []string{"backend-drained m1/hactl-lb"}},
+	{"said no to a probe", 3, func(r *Report) { r.Balancers[0].Backends[1].State = "draining" }, Degraded, []string{"balancer-backend m1/hactl-lb"}},
+	{"a removed backend finishes", 3, func(r *Report) { r.Balancers[0].Backends[1].State = "removed" }, Healthy, nil},
 
 	{"nobody holds", 3, func(r *Report) { r.Singletons[0].Holder = "" }, Degraded, []string{"singleton-no-holder kube-scheduler"}},
 	{"nobody waits", 3, func(r *Report) { r.Singletons[0].Waiting = nil }, Degraded, []string{"singleton-no-standby kube-scheduler"}},
+	{"holder silent for its TTL", 3, func(r *Report) { r.Singletons[0].Renewed = now.Add(-9 * time.Second) }, Healthy, nil},
+	{"holder silent", 3, func(r *Report) { r.Singletons[0].Renewed = now.Add(-9001 * time.Millisecond) }, Degraded, []string{"singleton-silent kube-scheduler"}},
+	{"holder's clock behind", 3, func(r *Report) {
+		r.Singletons[0].Renewed, r.Masters[0].Agent.Skew = now.Add(-20*time.Second), -19.5
+	}, Healthy, []string{"clock-skew m1"}},
 	{"holder stale", 3, func(r *Report) { r.Singletons[0].Known = Stale }, Degraded, []string{"singleton-unknown kube-scheduler"}},
 	{"holder unknown", 3, func(r *Report) { r.Singletons[0] = Singleton{Name: "x"} }, Degraded, []string{"singleton-unknown x"}},
 	{"paused", 3, func(r *Report) { r.Singletons[0].Holder, r.Singletons[0].Paused = "", true }, Healthy, []string{"singleton-paused kube-scheduler"}},

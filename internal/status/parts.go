@@ -66,7 +66,10 @@ type Singleton struct {
 	Holder  string    `json:"holder,omitempty"` // empty: nobody
 	Token   int64     `json:"token,omitempty"`
 	Since   time.Time `json:"since,omitzero"` // of the holder's term
-	Waiting []string  `json:"waiting"`        // masters that would take over
+	TTL     Seconds   `json:"ttlSeconds,omitempty"`
+	Renewed time.Time `json:"renewed,omitzero"` // the holder's last renewal, by its clock
+	Waiting []string  `json:"waiting"`          // who would take over, first one first
+	MoveTo  string    `json:"moveTo,omitempty"` // a hand-over that was ordered and is not done
 	Paused  bool      `json:"paused,omitempty"`
 }
 
@@ -89,10 +92,12 @@ type Balancer struct {
 	Connections int       `json:"connections"`
 }
 
-// The states of a backend that have a meaning here; a balancer may have more.
+// The states of a backend that have a meaning here; a balancer may have more
+// (starting, draining, ejected, distrusted): none of those gets new connections.
 const (
-	BackendReady    = "ready"
-	BackendDraining = "draining"
+	BackendReady   = "ready"
+	BackendDrained = "drained" // by an operator
+	BackendRemoved = "removed" // not in the list any more; old connections finish
 )
 
 // Backend is an API server as a balancer sees it.

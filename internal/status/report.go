@@ -117,8 +117,8 @@ type Agent struct {
 	Reachable bool   `json:"reachable"`
 	Error     string `json:"error,omitempty"` // why it is not reachable
 	Version   string `json:"version,omitempty"`
-	// Skew is the agent's clock minus this machine's; 0 when it is smaller than
-	// what half a round trip can hide.
+	// Skew is the agent's clock minus this machine's, as far as it is certain: what
+	// half a round trip can explain is taken off.
 	Skew    Seconds `json:"skewSeconds,omitempty"`
 	Latency Seconds `json:"latencySeconds,omitempty"`
 }

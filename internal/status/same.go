@@ -28,7 +28,7 @@ func Same(a, b *Report) bool {
 }
 
 func sameSingleton(a, b Singleton) bool {
-	return a.Name == b.Name && a.Known == b.Known && a.Holder == b.Holder && a.Token == b.Token && a.Paused == b.Paused &&
+	return a.Name == b.Name && a.Known == b.Known && a.Holder == b.Holder && a.Token == b.Token && a.Paused == b.Paused && a.MoveTo == b.MoveTo &&
 		slices.Equal(a.Waiting, b.Waiting)
 }
 
