@@ -49,9 +49,7 @@ func Judge(r *Report) {
 		j.balancers()
 		j.singletons()
 	} else {
-		// Whatever else could be said follows from this, or is not known.
-		j.add(LevelDown, CodeNothingAnswers, "cluster", j.hint.reach(),
-			"no etcd member, API server, balancer or agent answered: every master is down, or this machine is cut off")
+		j.nothing()
 	}
 	j.masters()
 	j.unknown()
@@ -91,6 +89,20 @@ func weight(l Level) int {
 	default:
 		return 0
 	}
+}
+
+// nothing is the only reason when no part of the cluster answered: whatever
+// else could be said follows from it, or is not known.
+func (j *judge) nothing() {
+	asked := j.r.Etcd.Quorum == No ||
+		slices.ContainsFunc(j.r.APIServers, func(a APIServer) bool { return a.Ready == No }) ||
+		slices.ContainsFunc(j.r.Balancers, func(b Balancer) bool { return b.Serving == No })
+	if !asked {
+		j.add(LevelDown, CodeNothingAnswers, "cluster", j.hint.reach(), "nothing could be asked%s", because(j.r.Etcd.Why))
+		return
+	}
+	j.add(LevelDown, CodeNothingAnswers, "cluster", j.hint.reach(),
+		"no etcd member, API server, balancer or agent answered: every master is down, or this machine is cut off")
 }
 
 // lostMasters finds the masters of which no part answers.

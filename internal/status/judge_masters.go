@@ -30,7 +30,7 @@ func (j *judge) agent(m *Master) {
 		return
 	default:
 		j.add(LevelDegraded, CodeAgentUnreachable, m.Name+"/hactl-agent", j.hint.process(m.Name, "hactl-agent"),
-			"the agent of %s does not answer%s", m.Name, because(m.Agent.Error))
+			"the agent of %s cannot be reached%s", m.Name, because(m.Agent.Error))
 		return
 	}
 	if skew := m.Agent.Skew.Duration(); skew.Abs() > SkewLimit {

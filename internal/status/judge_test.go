@@ -135,6 +135,14 @@ var rules = []struct {
 		}
 		endQuorum(r)
 	}, Down, []string{"nothing-answers cluster"}},
+	{"nothing could be asked", 3, func(r *Report) {
+		for i := range r.Masters {
+			loseMaster(r, i)
+			r.APIServers[i].Ready, r.Balancers[i].Serving = Unclear, Unclear
+		}
+		endQuorum(r)
+		r.Etcd.Quorum = Unclear
+	}, Down, []string{"nothing-answers cluster"}},
 	{"nothing answers, but the supervisor here", 1, func(r *Report) {
 		p := r.Masters[0].Processes
 		loseMaster(r, 0)
