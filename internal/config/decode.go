@@ -194,6 +194,9 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 		elem.Set(fresh)
 		d.value(item, elem, fresh, fmt.Sprintf("%s[%d]", path, i))
 	}
+	if list.Len() == 0 {
+		list = reflect.Zero(v.Type()) // one notation for "none", so that two Clusters can be compared
+	}
 	v.Set(list)
 }
 

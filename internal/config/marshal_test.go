@@ -58,7 +58,6 @@ func discovered(t *testing.T) *Cluster {
 	t.Helper()
 	c := Default()
 	c.Name = "found"
-	c.FrontDoor.SANs = []string{}
 	c.Discovery = &Discovery{Seeds: []string{"10.0.0.1", "seed.example.com:7946", "[fd00::1]:7946"}, Expect: 5}
 	return c
 }

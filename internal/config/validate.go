@@ -158,16 +158,19 @@ func (k *checker) cidr(field, value string) (netip.Prefix, error) {
 	return p, err
 }
 
+// maxElection is the longest election timeout that etcd takes.
+const maxElection = 50 * time.Second
+
 func (k *checker) etcd(e Etcd) {
-	if e.Heartbeat < time.Millisecond || e.Heartbeat%time.Millisecond != 0 {
-		k.bad("etcd.heartbeat", formatDuration(e.Heartbeat), "must be whole milliseconds, at least 1ms")
+	if e.Heartbeat < time.Millisecond || e.Heartbeat > maxElection/5 || e.Heartbeat%time.Millisecond != 0 {
+		k.bad("etcd.heartbeat", formatDuration(e.Heartbeat), "must be whole milliseconds from 1ms to %s", maxElection/5)
 	}
 	switch {
 	case e.Election <= 0 || e.Election%time.Millisecond != 0:
 		k.bad("etcd.election", formatDuration(e.Election), "must be whole milliseconds, more than 0")
-	case e.Election > 50*time.Second:
+	case e.Election > maxElection:
 		k.bad("etcd.election", formatDuration(e.Election), "etcd takes at most 50s")
-	case e.Election < 5*e.Heartbeat:
+	case e.Heartbeat <= maxElection/5 && e.Election < 5*e.Heartbeat:
 		k.bad("etcd.election", formatDuration(e.Election), "must be at least 5 times etcd.heartbeat %s", formatDuration(e.Heartbeat))
 	}
 	if e.Quota < 1<<20 {
@@ -198,15 +201,18 @@ func (k *checker) loops(c *Cluster) {
 	k.probe("loadBalancer.check", check.Every, check.Timeout)
 	k.atLeastOne("loadBalancer.check.rise", check.Rise)
 	k.atLeastOne("loadBalancer.check.fall", check.Fall)
+	told := len(k.faults)
 	k.probe("watchdog", wd.Every, wd.Timeout)
 	k.atLeastOne("watchdog.fall", wd.Fall)
 	k.atLeastOne("watchdog.budget", wd.Budget)
+	sound := len(k.faults) == told
 	// A restart takes at least fall failed probes, so within a window shorter
 	// than budget times that, the budget could never be used up.
-	need := time.Duration(max(wd.Budget, 1)) * time.Duration(max(wd.Fall, 1)) * max(wd.Every, wd.Timeout)
+	// It is not asked while one of them is out of range: that is the fault.
+	need := time.Duration(wd.Budget) * time.Duration(wd.Fall) * max(wd.Every, wd.Timeout)
 	if wd.Window <= 0 {
 		k.bad("watchdog.window", formatDuration(wd.Window), "must be more than 0")
-	} else if wd.Window < need {
+	} else if sound && wd.Window < need {
 		k.bad("watchdog.window", formatDuration(wd.Window), "the budget could never be used up: finding a hang %d times takes at least %s (budget x fall x the longer of every and timeout)",
 			wd.Budget, formatDuration(need))
 	}

@@ -64,7 +64,7 @@ func (k *checker) discovery(d Discovery) {
 	}
 	for i, s := range d.Seeds {
 		host := s
-		if h, p, err := net.SplitHostPort(s); err == nil {
+		if h, p, err := net.SplitHostPort(s); err == nil && !strings.Contains(s, "/") {
 			host = h
 			if n, err := net.LookupPort("tcp", p); err != nil || n < 1 || strings.Trim(p, "0123456789") != "" {
 				k.bad(fmt.Sprintf("discovery.seeds[%d]", i), s, "its port must be a number from 1 to 65535")
@@ -126,7 +126,7 @@ func (k *checker) frontDoor(f FrontDoor) {
 		switch {
 		case err == nil && (a.IsUnspecified() || a.IsMulticast()):
 			k.bad("frontDoor.host", f.Host, "not an address that a client can dial")
-		case err != nil && split == nil:
+		case err != nil && split == nil && !strings.Contains(f.Host, "/"):
 			k.bad("frontDoor.host", f.Host, "leave the port out; it goes into frontDoor.port")
 		case !isHost(f.Host) || strings.HasPrefix(f.Host, "*"):
 			k.bad("frontDoor.host", f.Host, "must be a DNS name or an IP address")
@@ -216,7 +216,10 @@ func (k *checker) extraArgs(path string, args map[string]string) {
 }
 
 func (k *checker) singletons(c *Cluster) {
-	least := max(MinTTL(c.Etcd.Heartbeat, c.Etcd.Election), 2*time.Second)
+	least := 2 * time.Second
+	if c.Etcd.Election <= maxElection { // else that is the fault
+		least = max(least, MinTTL(c.Etcd.Heartbeat, c.Etcd.Election))
+	}
 	names := map[string]int{}
 	for i, s := range c.Singletons {
 		at := fmt.Sprintf("singletons[%d]", i)
