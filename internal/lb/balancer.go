@@ -1,0 +1,236 @@
+package lb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hactl/hactl/internal/lb/dataplane"
+	"github.com/hactl/hactl/internal/lb/pool"
+)
+
+// Balancer is a load balancer. Make it with New, then Run it once.
+type Balancer struct {
+	cfg     Config
+	log     *slog.Logger
+	engine  *dataplane.Engine
+	pool    *pool.Pool[*dataplane.Target]
+	own     ownAddresses
+	started time.Time
+
+	mu       sync.Mutex
+	members  map[string]*member // by key
+	byTarget atomic.Pointer[map[*dataplane.Target]*member]
+	list     []Backend // in force, names unresolved
+	listErr  string    // why the source's list is not in force
+	kept     bool      // the list in force is the one from the disk
+	drains   map[string]bool
+	resolved map[string][]netip.Addr
+	returned time.Time // when a backend last returned; rebalancing follows
+	override Source    // from the admin API
+	closed   bool
+
+	probers    errgroup.Group
+	runProbers context.Context // set by Run; nil before
+	reload     chan struct{}
+	troubled   chan struct{}
+	handedOver atomic.Bool
+	ticked     atomic.Int64 // unix nanoseconds of the last tick
+	moved      atomic.Int64 // connections ended by rebalancing
+}
+
+// New makes a balancer: it reads the list of backends (the one kept on disk if
+// the source has none) and prepares the data path. It serves nothing yet.
+func New(cfg Config) (*Balancer, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("load balancer: %w", err)
+	}
+	b := &Balancer{
+		cfg: cfg, log: cfg.Logger, started: time.Now(),
+		pool:    pool.New[*dataplane.Target](cfg.Algorithm),
+		members: map[string]*member{}, drains: map[string]bool{}, resolved: map[string][]netip.Addr{},
+		reload: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
+	}
+	b.byTarget.Store(&map[*dataplane.Target]*member{})
+	if b.own, err = addressesOf(cfg.Listeners); err != nil {
+		return nil, fmt.Errorf("load balancer: %w", err)
+	}
+	if err := b.firstList(); err != nil {
+		return nil, fmt.Errorf("load balancer: %w", err)
+	}
+	data := cfg.Data
+	data.Router, data.Logger = (*router)(b), cfg.Logger
+	if b.engine, err = dataplane.New(data); err != nil {
+		return nil, fmt.Errorf("load balancer: %w", err)
+	}
+	for _, f := range cfg.Listeners {
+		fd, err := detach(f)
+		if err == nil {
+			err = b.engine.Listen(fd)
+		}
+		if err != nil {
+			b.engine.Close()
+			return nil, fmt.Errorf("load balancer: %w", err)
+		}
+	}
+	if err := b.register(cfg.Registerer); err != nil {
+		b.engine.Close()
+		return nil, fmt.Errorf("load balancer: %w", err)
+	}
+	return b, nil
+}
+
+// Run serves until ctx ends, then lets connections finish for DrainTimeout and
+// returns nil. READY=1 is notified once connections are accepted.
+func (b *Balancer) Run(ctx context.Context) error {
+	admin, err := b.listenAdmin()
+	if err != nil {
+		b.engine.Close()
+		return fmt.Errorf("load balancer: %w", err)
+	}
+	// The data path, the probes and the admin API outlive ctx: they are needed
+	// while connections finish.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g, life := errgroup.WithContext(life)
+	b.startProbers(life)
+	g.Go(func() error { return b.engine.Run(life) })
+	g.Go(func() error { return b.control(life) })
+	if admin != nil {
+		g.Go(func() error { return b.serveAdmin(life, admin) })
+	}
+	if b.cfg.Watchdog > 0 {
+		g.Go(func() error { return b.pingWatchdog(life) })
+	}
+	b.cfg.Notify("READY=1")
+	b.log.Info("load balancer serves", "listen", b.own.String())
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			b.finish(life)
+			end()
+		case <-life.Done():
+		}
+		return nil
+	})
+	err = g.Wait()
+	return errors.Join(err, b.probers.Wait())
+}
+
+// finish stops accepting and waits until the connections have ended.
+func (b *Balancer) finish(ctx context.Context) {
+	b.cfg.Notify("STOPPING=1")
+	b.engine.StopAccepting()
+	b.log.Info("load balancer stops", "connections", b.engine.Open())
+	deadline := time.NewTimer(b.cfg.DrainTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for b.engine.Open() > 0 {
+		if !b.handedOver.Load() {
+			// There is nobody to keep them for; those between two answers lose nothing.
+			b.engine.CloseQuiet(nil, b.engine.MaxConns(), quietBeforeMove)
+		}
+		select {
+		case <-deadline.C:
+			b.log.Warn("drain timeout, connections are reset", "connections", b.engine.Open())
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// KeepConnections tells that a successor accepts from the same sockets now: when
+// Run is told to stop, quiet connections stay until they end or DrainTimeout.
+func (b *Balancer) KeepConnections() { b.handedOver.Store(true) }
+
+// Reload asks the source for its list now. It does not wait.
+func (b *Balancer) Reload() {
+	select {
+	case b.reload <- struct{}{}:
+	default:
+	}
+}
+
+// Ready returns nil when at least one backend is ready, and else why not.
+func (b *Balancer) Ready() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return errors.New("stopping")
+	}
+	now := time.Now()
+	for _, m := range b.members {
+		if m.usable(now) {
+			return nil
+		}
+	}
+	return fmt.Errorf("none of %d backends is ready", len(b.members))
+}
+
+// Alive returns nil while the loops and the control loop do their work.
+func (b *Balancer) Alive() error {
+	if late := time.Since(time.Unix(0, b.ticked.Load())); late > 10*time.Second {
+		return fmt.Errorf("the control loop has not run for %v", late.Round(time.Second))
+	}
+	return nil
+}
+
+// pingWatchdog tells the service manager that all loops turn: each must have
+// woken since the last look, and the control loop must have ticked.
+func (b *Balancer) pingWatchdog(ctx context.Context) error {
+	last := make([]uint64, len(b.engine.Beats()))
+	tick := time.NewTicker(max(b.cfg.Watchdog/3, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		ok := b.Alive() == nil
+		beats := b.engine.Beats()
+		for i := range beats {
+			ok = ok && beats[i] != last[i]
+		}
+		if ok {
+			copy(last, beats)
+			b.cfg.Notify("WATCHDOG=1")
+		}
+	}
+}
+
+// router is the Balancer as the data path sees it; its methods run on the loops.
+type router Balancer
+
+func (r *router) Pick(_ netip.Addr, tried []*dataplane.Target) *dataplane.Target {
+	t, _ := r.pool.Pick(tried, rand.Uint64())
+	return t
+}
+
+// Trouble has the backend probed at once; three failures in a row, with nothing
+// good between them, outweigh its probes for a while.
+func (r *router) Trouble(t *dataplane.Target, _ dataplane.Trouble) {
+	m := (*r.byTarget.Load())[t]
+	if m == nil {
+		return
+	}
+	m.prober.Kick()
+	if t.Streak() >= distrustStreak {
+		select {
+		case r.troubled <- struct{}{}:
+		default:
+		}
+	}
+}

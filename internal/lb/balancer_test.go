@@ -1,0 +1,403 @@
+package lb
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/hactl/hactl/internal/testwait"
+)
+
+func three(t *testing.T) (*testCA, [3]*apiServer) {
+	ca := newCA(t)
+	return ca, [3]*apiServer{newAPIServer(t, ca, "a"), newAPIServer(t, ca, "b"), newAPIServer(t, ca, "c")}
+}
+
+func TestSpreadsOverReadyBackends(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[:]...), Algorithm: "round-robin"})
+	for _, n := range []string{"a", "b", "c"} {
+		r.until(n, "ready")
+	}
+	got := r.names(30)
+	for _, n := range []string{"a", "b", "c"} {
+		if got[n] < 5 {
+			t.Errorf("answers by backend: %v", got)
+		}
+	}
+}
+
+func TestKilledBackendCostsNoNewConnection(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[:]...)})
+	r.until("a", "ready")
+	s[0].kill()
+	if got := r.names(20); got["a"] != 0 {
+		t.Errorf("a answered from the grave: %v", got)
+	}
+	r.until("a", "ejected")
+	s[0].start()
+	r.until("a", "ready")
+}
+
+func TestRedBackendKeepsItsConnections(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[0], s[1])})
+	r.until("a", "ready")
+	r.until("b", "ready")
+	clients := map[string]*client{}
+	for len(clients) < 2 {
+		c := r.client()
+		name, err := c.name()
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients[name] = c
+	}
+	s[0].red.Store(true)
+	r.until("a", "draining")
+	if b := r.backend("a"); !strings.Contains(b.Why, "says 500: shutdown") {
+		t.Errorf("why: %q", b.Why)
+	}
+	if got := r.names(10); got["a"] != 0 {
+		t.Errorf("new connections went to the draining one: %v", got)
+	}
+	if name, err := clients["a"].name(); name != "a" || err != nil {
+		t.Errorf("old connection: %q %v", name, err)
+	}
+	// Its listener goes while it finishes: still nothing is cut.
+	s[0].mu.Lock()
+	_ = s[0].ln.Listener.Close()
+	s[0].mu.Unlock()
+	eventually(t, "probes to be refused or red on", func() bool { return r.backend("a").Probe.Failures > 6 })
+	if name, err := clients["a"].name(); name != "a" || err != nil {
+		t.Errorf("old connection after the listener closed: %q %v", name, err)
+	}
+	if n := r.Status().Counts.Cut; n != 0 {
+		t.Errorf("%d connections cut", n)
+	}
+}
+
+func TestFrozenBackendIsEjectedAndCut(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[0], s[1])})
+	r.until("a", "ready")
+	r.until("b", "ready")
+	var at []*client
+	for len(at) < 2 {
+		c := r.client()
+		if name, err := c.name(); err != nil {
+			t.Fatal(err)
+		} else if name == "a" {
+			at = append(at, c)
+		}
+	}
+	s[0].ln.freeze()
+	// The request on the old connection ends soon instead of hanging; http.Client
+	// repeats it over a new connection, which reaches the other backend.
+	name, err := at[0].name()
+	if err != nil || name != "b" {
+		t.Errorf("request on the old connection: %q %v", name, err)
+	}
+	r.until("a", "ejected")
+	if b := r.backend("a"); b.Probe.Answer != "silent" {
+		t.Errorf("probe: %+v", b.Probe)
+	}
+	eventually(t, "the connections to be cut", func() bool { return r.backend("a").Connections == 0 })
+	s[0].ln.unfreeze()
+	r.until("a", "ready")
+}
+
+// With only one backend, cutting would help nobody.
+func TestNothingIsCutWithoutAnAlternative(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[0])})
+	r.until("a", "ready")
+	c := r.client()
+	if _, err := c.name(); err != nil {
+		t.Fatal(err)
+	}
+	s[0].ln.freeze()
+	r.until("a", "ejected")
+	if err := r.Ready(); err == nil {
+		t.Error("the balancer calls itself ready")
+	}
+	s[0].ln.unfreeze()
+	r.until("a", "ready")
+	if _, err := c.name(); err != nil {
+		t.Error(err)
+	}
+	if st := r.Status(); st.Counts.Cut != 0 || st.Counts.Accepted != 1 {
+		t.Errorf("the connection did not survive: %+v", st.Counts)
+	}
+}
+
+func TestAllDownThenOneBack(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[:]...)})
+	r.until("a", "ready")
+	for _, s := range s {
+		s.kill()
+	}
+	r.until("c", "ejected")
+	if _, err := r.client().name(); err == nil {
+		t.Fatal("an answer although all are down")
+	}
+	s[2].start()
+	// Before any probe notices: everything is tried.
+	if got := r.names(3); got["c"] != 3 {
+		t.Errorf("answers: %v", got)
+	}
+}
+
+func TestDrainAndUndrain(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[0], s[1]), SlowStart: -1, AdminSocket: filepath.Join(t.TempDir(), "run", "lb.sock")})
+	r.until("a", "ready")
+	r.until("b", "ready")
+	admin := NewClient(r.cfg.AdminSocket)
+	ctx := context.Background()
+	if fi, err := os.Stat(r.cfg.AdminSocket); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("admin socket: %v %v", fi, err)
+	}
+	if err := admin.Drain(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.names(10); got["b"] != 10 {
+		t.Errorf("answers with a drained: %v", got)
+	}
+	st, err := admin.Status(ctx)
+	if err != nil || !st.Backends[0].Drained || st.Backends[0].Usable || !st.Ready {
+		t.Errorf("status: %+v %v", st, err)
+	}
+	if err := admin.Undrain(ctx, s[0].addr); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a to be used", func() bool { return r.names(5)["a"] > 0 })
+	if err := admin.Drain(ctx, "nobody"); !errors.Is(err, ErrNoBackend) {
+		t.Errorf("drain of an unknown backend: %v", err)
+	}
+	if err := admin.Suspect(ctx, "a"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestListFollowsFile(t *testing.T) {
+	ca, s := three(t)
+	file, state := filepath.Join(t.TempDir(), "list"), filepath.Join(t.TempDir(), "lb", "backends.json")
+	writeFile(t, file, s[0].addr+",name=a\n")
+	r := newRig(t, ca, Config{Source: File(file), StateFile: state, DrainTimeout: time.Hour})
+	r.until("a", "ready")
+	old := r.client()
+	if _, err := old.name(); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, file, "# a goes\n"+s[1].addr+",name=b,weight=3\n")
+	r.Reload()
+	r.until("b", "ready")
+	if got := r.names(5); got["b"] != 5 {
+		t.Errorf("answers: %v", got)
+	}
+	if name, err := old.name(); name != "a" || err != nil {
+		t.Errorf("old connection to the removed backend: %q %v", name, err)
+	}
+	writeFile(t, file, "# nothing is listed\n"+"10.0.0.1\n")
+	r.Reload()
+	testwait.For(t, "the bad list to be refused", patience, func() error {
+		if e := r.Status().ListErr; !strings.Contains(e, "line 2") {
+			return errors.New(e)
+		}
+		return nil
+	})
+	if got := r.names(5); got["b"] != 5 {
+		t.Errorf("answers with a bad list: %v", got)
+	}
+	old.tr.CloseIdleConnections()
+	eventually(t, "the removed backend to be forgotten", func() bool { return len(r.Status().Backends) == 1 })
+	r.stop()
+
+	// The kept list serves when the source gives none.
+	again := newRig(t, ca, Config{Source: File(file), StateFile: state})
+	again.until("b", "ready")
+	if st := again.Status(); st.ListFrom != "disk" || st.ListErr == "" {
+		t.Errorf("status: %+v", st)
+	}
+	writeFile(t, file, s[2].addr+",name=c\n")
+	again.Reload()
+	again.until("c", "ready")
+	if st := again.Status(); st.ListFrom != "source" || st.ListErr != "" {
+		t.Errorf("status: %+v", st)
+	}
+}
+
+func TestNamesAreResolved(t *testing.T) {
+	ca, s := three(t)
+	_, port, _ := net.SplitHostPort(s[0].addr)
+	r := newRig(t, ca, Config{Source: Static([]Backend{{Name: "a", Address: "localhost:" + port}})})
+	testwait.For(t, "a ready address", patience, func() error { return r.Ready() })
+	if got := r.names(3); got["a"] != 3 {
+		t.Errorf("answers: %v", got)
+	}
+	if b := r.Status().Backends[0]; b.Host != "localhost:"+port {
+		t.Errorf("backend: %+v", b)
+	}
+}
+
+// A backend that passes its probes and fails connections is left alone after a
+// few of them.
+func TestLiarIsDistrusted(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[0], s[1]), Algorithm: "round-robin", Check: Check{Kind: CheckNone}, ReplayPlain: true})
+	r.until("a", "ready")
+	r.until("b", "ready")
+	s[0].kill()
+	r.names(20)
+	eventually(t, "a to be distrusted", func() bool { return r.backend("a").Distrusted })
+	if r.backend("a").Usable {
+		t.Error("a is still used")
+	}
+}
+
+func TestRebalancesAfterReturn(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[0], s[1]), Rebalance: 1, SlowStart: -1})
+	r.until("a", "ready")
+	s[1].kill()
+	r.until("b", "ejected")
+	var clients []*client
+	for range 8 {
+		c := r.client()
+		if name, err := c.name(); name != "a" || err != nil {
+			t.Fatal(name, err)
+		}
+		clients = append(clients, c)
+	}
+	s[1].start()
+	r.until("b", "ready")
+	testwait.For(t, "connections to be even", patience, func() error {
+		for _, c := range clients {
+			if _, err := c.name(); err != nil {
+				return err
+			}
+		}
+		a, b := r.backend("a").Connections, r.backend("b").Connections
+		if a != 4 || b != 4 {
+			tick := time.NewTimer(1200 * time.Millisecond) // longer than quietBeforeMove
+			<-tick.C
+			return errors.New("not even yet")
+		}
+		return nil
+	})
+	if r.Status().Moved == 0 {
+		t.Error("nothing counted as moved")
+	}
+}
+
+func TestStopFinishesRequests(t *testing.T) {
+	ca, s := three(t)
+	var mu sync.Mutex
+	var states []string
+	r := newRig(t, ca, Config{Source: sourceOf(s[0]), Notify: func(s string) {
+		mu.Lock()
+		defer mu.Unlock()
+		states = append(states, s)
+	}, Watchdog: 300 * time.Millisecond})
+	r.until("a", "ready")
+	c := r.client()
+	if _, err := c.name(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a watchdog ping", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(states) > 1
+	})
+	r.stop() // the quiet connection does not hold it up
+	if states[0] != "READY=1" || states[1] != "WATCHDOG=1" || states[len(states)-1] == "READY=1" {
+		t.Errorf("notified %v", states)
+	}
+	if _, err := net.Dial("tcp", r.addr); err == nil {
+		t.Error("still accepts")
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	ca, s := three(t)
+	reg := prometheus.NewRegistry()
+	r := newRig(t, ca, Config{Source: sourceOf(s[0]), Registerer: reg})
+	r.until("a", "ready")
+	r.names(2)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		got[f.GetName()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+	}
+	if got["hactl_lb_accepted_total"] != 2 || got["hactl_lb_backend_usable"] != 1 || len(got) < 15 {
+		t.Errorf("metrics: %v", got)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	ca := newCA(t)
+	ok := Static([]Backend{{Address: "127.0.0.1:1"}})
+	for name, tc := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"no listener":     {func(c *Config) { c.Listeners = nil }, "no address to listen on"},
+		"no source":       {func(c *Config) { c.Source = nil }, "no source"},
+		"no CA":           {func(c *Config) { c.Check.Roots = nil }, "no CA"},
+		"check kind":      {func(c *Config) { c.Check.Kind = "icmp" }, `check "icmp": want https, tcp or none`},
+		"check path":      {func(c *Config) { c.Check.Path = "readyz" }, "begins with /"},
+		"interval":        {func(c *Config) { c.Check.Every = time.Microsecond }, "at least 10ms"},
+		"timeout":         {func(c *Config) { c.Check.Timeout = time.Hour }, "at most 20 intervals"},
+		"fall":            {func(c *Config) { c.Check.Fall = -1 }, "fall -1"},
+		"rise":            {func(c *Config) { c.Check.Rise = 1000 }, "rise 1000"},
+		"algorithm":       {func(c *Config) { c.Algorithm = "best" }, `algorithm "best"`},
+		"no zone":         {func(c *Config) { c.Algorithm = "local-first" }, "own zone is missing"},
+		"rebalance":       {func(c *Config) { c.Rebalance = 2 }, "rebalance 2"},
+		"empty list":      {func(c *Config) { c.Source = Static(nil) }, "no backend in the list"},
+		"data path":       {func(c *Config) { c.Data.MaxConns = -1 }, "max conns -1"},
+		"drain timeout":   {func(c *Config) { c.DrainTimeout = -1 }, "drain timeout"},
+		"source and disk": {func(c *Config) { c.Source = File("/nonexistent") }, "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := listener(t, "127.0.0.1:0")
+			defer f.Close()
+			cfg := Config{Listeners: []*os.File{f}, Source: ok, Check: Check{Roots: ca.pool}}
+			tc.change(&cfg)
+			if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestItselfAsBackendIsRefused(t *testing.T) {
+	ca := newCA(t)
+	for _, listen := range []string{"127.0.0.1:0", ":0"} {
+		f := listener(t, listen)
+		addr, err := boundTo(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(addr)
+		_, err = New(Config{Listeners: []*os.File{f}, Check: quick(ca), Source: Static([]Backend{{Address: "127.0.0.1:" + port}})})
+		if err == nil || !strings.Contains(err.Error(), "circle") {
+			t.Errorf("listen on %s: %v", listen, err)
+		}
+		_ = f.Close()
+	}
+}

@@ -1,0 +1,188 @@
+package lb
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/hactl/hactl/internal/lb/pool"
+	"github.com/hactl/hactl/internal/lb/probe"
+)
+
+const (
+	tickEvery       = time.Second
+	quietBeforeMove = time.Second     // a connection is moved only after this much silence
+	rebalanceFor    = 5 * time.Minute // after a backend returned
+	resolveEvery    = 30 * time.Second
+)
+
+// control follows the source, the data path's troubles and the clock.
+func (b *Balancer) control(ctx context.Context) error {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	last := time.Now()
+	b.ticked.Store(last.UnixNano())
+	resolver := b.startResolver(ctx)
+	defer resolver.wait()
+	for {
+		select {
+		case <-ctx.Done():
+			b.mu.Lock()
+			b.closed = true
+			b.mu.Unlock()
+			return nil
+		case <-b.reload:
+			b.follow()
+			resolver.ask()
+		case <-b.troubled:
+			b.review(time.Now())
+		case now := <-tick.C:
+			b.follow()
+			b.age(now)
+			b.rebalance(now, now.Sub(last))
+			last = now
+			b.ticked.Store(now.UnixNano())
+		}
+	}
+}
+
+// observed takes a probe's result.
+func (b *Balancer) observed(m *member, r probe.Result) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	m.last, m.lastAt = r, now
+	if r.Answer == pool.OK {
+		m.failures, m.cutLater = 0, false
+	} else {
+		m.failures++
+	}
+	rules := pool.Rules{Rise: b.cfg.Check.Rise, Fall: b.cfg.Check.Fall}
+	ch, changed := m.health.Observe(rules, r.Answer, r.Why, now)
+	b.pace(m, now)
+	if !changed {
+		return
+	}
+	if ch.To == pool.Ready {
+		b.returns(m, ch.From, now)
+	}
+	if ch.From != ch.To {
+		b.log.Info("backend changed", "backend", m.backend.Name, "address", m.backend.Address,
+			"from", ch.From.String(), "to", ch.To.String(), "why", r.Why, "connections", m.target.Active())
+	}
+	m.cutLater = m.cutLater || ch.Cut
+	b.refresh(now)
+}
+
+// returns notes that m is ready. The first ready backends of a new balancer
+// return from nowhere: nothing has to be slow or moved for them.
+func (b *Balancer) returns(m *member, from pool.State, now time.Time) {
+	if from == pool.Starting && now.Sub(b.started) < 5*time.Second {
+		return
+	}
+	m.returned, b.returned = now, now
+}
+
+// pace asks a long dead backend less often, unless there is no other: then the
+// first one back is wanted at once.
+func (b *Balancer) pace(m *member, now time.Time) {
+	factor := 1
+	if m.health.State == pool.Ejected && now.Sub(m.health.Since) > slowAfter && b.anyUsable(now) {
+		factor = slowFactor
+	}
+	m.prober.Slow(factor)
+}
+
+func (b *Balancer) anyUsable(now time.Time) bool {
+	for _, m := range b.members {
+		if m.usable(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// refresh tells the pool how things stand, and cuts what hangs if its clients
+// have somewhere to go. When everything seems to hang, the fault may well be
+// ours, and cutting would help nobody.
+func (b *Balancer) refresh(now time.Time) {
+	entries := make([]pool.Entry[targetHandle], 0, len(b.members))
+	any := b.anyUsable(now)
+	for _, m := range b.members {
+		entries = append(entries, pool.Entry[targetHandle]{
+			Handle: m.target,
+			Weight: float64(m.backend.Weight) * m.ramp(now, b.cfg.SlowStart),
+			Ready:  m.usable(now),
+			Local:  b.cfg.Zone != "" && m.backend.Zone == b.cfg.Zone,
+			Off:    m.drained || !m.removed.IsZero(),
+		})
+		if m.cutLater && any {
+			m.cutLater = false
+			b.log.Info("backend hangs, its connections are reset", "backend", m.backend.Name, "connections", m.target.Active())
+			defer b.engine.Cut(m.target)
+		}
+	}
+	b.pool.Set(entries)
+}
+
+// review looks for backends that fail connections although their probes are fine.
+func (b *Balancer) review(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.members {
+		if m.target.Streak() < distrustStreak || !m.usable(now) {
+			continue
+		}
+		m.distrust = min(max(2*m.distrust, distrustFirst), distrustMost)
+		m.distrusted = now.Add(m.distrust)
+		b.log.Warn("backend fails connections although it says it is ready", "backend", m.backend.Name, "for", m.distrust)
+	}
+	b.refresh(now)
+}
+
+// age does what time alone brings: slow start goes on, distrust ends, removed
+// backends go when they are empty or their time is over.
+func (b *Balancer) age(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for key, m := range b.members {
+		if m.target.Streak() == 0 && now.Sub(m.distrusted) > distrustMost {
+			m.distrust = 0
+		}
+		if m.removed.IsZero() {
+			continue
+		}
+		if m.target.Active() == 0 {
+			delete(b.members, key)
+			b.index()
+		} else if late := now.Sub(m.removed) - b.cfg.DrainTimeout; late > 0 && late <= 2*tickEvery {
+			b.engine.Cut(m.target)
+		}
+	}
+	b.refresh(now)
+}
+
+// rebalance ends some quiet connections of backends with more than their share,
+// for a while after a backend returned. Their clients connect again.
+func (b *Balancer) rebalance(now time.Time, since time.Duration) {
+	b.mu.Lock()
+	if b.cfg.Rebalance <= 0 || now.Sub(b.returned) > rebalanceFor {
+		b.mu.Unlock()
+		return
+	}
+	var (
+		members []*member
+		loads   []pool.Load
+	)
+	for _, m := range b.members {
+		members = append(members, m)
+		loads = append(loads, pool.Load{Active: m.target.Active(), Weight: float64(m.backend.Weight), Ready: m.usable(now)})
+	}
+	b.mu.Unlock()
+	rate := b.cfg.Rebalance * math.Min(since.Seconds(), 5)
+	for i, n := range pool.Surplus(loads, rate) {
+		if n > 0 {
+			b.moved.Add(int64(b.engine.CloseQuiet(members[i].target, n, quietBeforeMove)))
+		}
+	}
+}

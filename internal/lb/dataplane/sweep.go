@@ -1,0 +1,84 @@
+package dataplane
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	quietTicks    = 20  // a side that has sent nothing for 2s is looked at
+	halfOpenTicks = 600 // a client may keep its half open for 60s after the backend ended
+)
+
+// sweep looks at connections with a quiet side for peers whose machine is gone.
+func (l *loop) sweep() {
+	now := l.tick()
+	dead := l.eng.cfg.DeadAfter.Milliseconds()
+	for _, c := range l.conns {
+		if c.state != stStreaming {
+			continue
+		}
+		if c.back.eof && now-max(c.up.last, c.down.last) > halfOpenTicks {
+			l.close(c, false)
+			continue
+		}
+		if dead <= 0 {
+			continue
+		}
+		if suspicious(&c.up, &c.down, now, dead) && l.unacked(c.back.fd, dead) ||
+			suspicious(&c.down, &c.up, now, dead*clientFactor) && l.unacked(c.client.fd, dead*clientFactor) {
+			l.eng.count.deadPeer.Add(1)
+			l.close(c, true)
+		}
+	}
+}
+
+// suspicious: bytes went to a peer, it has sent nothing for a while since, and
+// it is worth asking the kernel whether it acknowledged them. Once limit (in
+// milliseconds) has gone by without finding anything, it did.
+func suspicious(to, from *flow, now int32, limit int64) bool {
+	return now-from.last > quietTicks && to.last >= from.last &&
+		(!to.empty() || int64(now-to.last) < limit/tickMS+2*quietTicks)
+}
+
+// unacked reports whether the peer of fd has left bytes or window probes
+// unacknowledged for more than limit milliseconds. A peer that merely does not
+// read acknowledges the probes.
+func (l *loop) unacked(fd int32, limit int64) bool {
+	if !rawTCPInfo(fd, l.tcpInfo) {
+		return false // not TCP
+	}
+	i := &l.tcpInfo.info
+	waiting := i.Unacked > 0 && i.Retransmits > 0 || i.Probes > 0
+	return waiting && int64(i.Last_ack_recv) > limit
+}
+
+// quietest returns up to n streaming connections at t that have been quiet for
+// at least quiet, the longest quiet first; those whose last bytes came from the
+// backend (no request is open, as far as one can see) before the others.
+func (l *loop) quietest(t *Target, n int, quiet time.Duration) []*conn {
+	var found []*conn
+	limit := l.tick() - int32(quiet.Milliseconds()/tickMS)
+	for _, c := range l.conns {
+		if c.state == stStreaming && (t == nil || c.target == t) && c.lastBytes() <= limit {
+			found = append(found, c)
+		}
+	}
+	slices.SortFunc(found, func(a, b *conn) int {
+		if a.answered() != b.answered() {
+			if a.answered() {
+				return -1
+			}
+			return 1
+		}
+		return int(a.lastBytes() - b.lastBytes())
+	})
+	return found[:min(n, len(found))]
+}
+
+func (c *conn) lastBytes() int32 { return max(c.up.last, c.down.last) }
+
+// answered: the backend spoke last, and nothing is on its way.
+func (c *conn) answered() bool {
+	return c.down.last >= c.up.last && c.up.empty() && c.down.empty()
+}

@@ -1,0 +1,294 @@
+package lb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hactl/hactl/internal/lb/dataplane"
+	"github.com/hactl/hactl/internal/lb/probe"
+)
+
+type targetHandle = *dataplane.Target
+
+// firstList takes the source's list, or the one kept on disk.
+func (b *Balancer) firstList() error {
+	list, err := b.sourceList()
+	if err == nil {
+		b.resolveAll(context.Background(), list)
+		b.adopt(list)
+		return nil
+	}
+	saved, kept := loadList(b.cfg.StateFile)
+	if kept != nil {
+		if errors.Is(kept, fs.ErrNotExist) {
+			return err
+		}
+		return errors.Join(err, kept)
+	}
+	if own := b.own.among(saved.Backends); own != nil {
+		return errors.Join(err, own)
+	}
+	b.log.Warn("no list of backends, the kept one is used", "err", err, "saved", saved.Saved)
+	b.listErr, b.kept = err.Error(), true
+	b.resolveAll(context.Background(), saved.Backends)
+	b.adopt(saved.Backends)
+	return nil
+}
+
+// sourceList is the source's list, checked.
+func (b *Balancer) sourceList() ([]Backend, error) {
+	b.mu.Lock()
+	source := b.cfg.Source
+	if b.override != nil {
+		source = b.override
+	}
+	b.mu.Unlock()
+	list, err := source()
+	if err != nil {
+		return nil, err
+	}
+	if list, err = checkList(list); err != nil {
+		return nil, err
+	}
+	return list, b.own.among(list)
+}
+
+// follow adopts the source's list if it is another one. A bad one changes
+// nothing and is logged once.
+func (b *Balancer) follow() {
+	list, err := b.sourceList()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		if err.Error() != b.listErr {
+			b.log.Error("list of backends refused, the old one stays", "err", err)
+		}
+		b.listErr = err.Error()
+		return
+	}
+	b.listErr = ""
+	if slices.Equal(list, b.list) && !b.kept {
+		return
+	}
+	b.kept = false
+	b.adoptLocked(list)
+}
+
+func (b *Balancer) adopt(list []Backend) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.adoptLocked(list)
+}
+
+// adoptLocked makes the members those of list. Backends that stay keep their
+// state and connections; those that go take no new ones.
+func (b *Balancer) adoptLocked(list []Backend) {
+	b.list = list
+	want := map[string]*member{}
+	for _, be := range b.expand(list) {
+		m := &member{backend: be.Backend, host: be.host}
+		want[m.key()] = m
+	}
+	now := time.Now()
+	for key, m := range b.members {
+		if want[key] == nil && m.removed.IsZero() {
+			m.removed = now
+			m.stopProber()
+			b.log.Info("backend removed", "backend", m.backend.Name, "address", m.backend.Address, "connections", m.target.Active())
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		m := want[key]
+		if old := b.members[key]; old != nil {
+			old.backend = m.backend
+			if !old.removed.IsZero() {
+				old.removed = time.Time{}
+				b.startProber(old)
+			}
+			continue
+		}
+		var err error
+		if m.target, err = newTarget(m.backend); err != nil {
+			b.log.Error("backend left out", "backend", m.backend.Name, "err", err)
+			continue
+		}
+		m.health.Since, m.health.Why = now, "not probed yet"
+		m.drained = b.drains[m.backend.Name]
+		b.members[key] = m
+		b.newProber(m)
+		b.log.Info("backend added", "backend", m.backend.Name, "address", m.backend.Address)
+	}
+	b.index()
+	b.refresh(now)
+	if b.cfg.StateFile != "" && !b.kept {
+		if err := saveList(b.cfg.StateFile, list, now); err != nil {
+			b.log.Error("list of backends not kept on disk", "err", err)
+		}
+	}
+}
+
+// index lets the data path find a member by its target without a lock.
+func (b *Balancer) index() {
+	byTarget := make(map[*dataplane.Target]*member, len(b.members))
+	for _, m := range b.members {
+		byTarget[m.target] = m
+	}
+	b.byTarget.Store(&byTarget)
+}
+
+func (b *Balancer) newProber(m *member) {
+	check, closeCheck := b.check(m.backend)
+	m.prober = probe.New(probe.Config{
+		Check: check, Close: closeCheck,
+		Every: b.cfg.Check.Every, Timeout: b.cfg.Check.Timeout,
+		Report: func(r probe.Result) { b.observed(m, r) },
+	})
+	b.startProber(m)
+}
+
+// startProber runs m's prober if the balancer runs.
+func (b *Balancer) startProber(m *member) {
+	if b.runProbers == nil {
+		return
+	}
+	ctx, stop := context.WithCancel(b.runProbers)
+	m.stop = stop
+	b.probers.Go(func() error { return m.prober.Run(ctx) })
+}
+
+func (m *member) stopProber() {
+	if m.stop != nil {
+		m.stop()
+	}
+}
+
+func (b *Balancer) startProbers(ctx context.Context) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.runProbers = ctx
+	for _, m := range b.members {
+		b.startProber(m)
+	}
+}
+
+// resolvedBackend is a backend at one IP address.
+type resolvedBackend struct {
+	Backend
+	host string
+}
+
+// expand gives each address of a host name a backend of its own, named
+// NAME@ADDRESS if there are several.
+func (b *Balancer) expand(list []Backend) []resolvedBackend {
+	var out []resolvedBackend
+	for _, be := range list {
+		if !be.isName() {
+			out = append(out, resolvedBackend{Backend: be})
+			continue
+		}
+		host, port, _ := net.SplitHostPort(be.Address)
+		n, _ := strconv.ParseUint(port, 10, 16)
+		addrs := b.resolved[host]
+		for _, a := range addrs {
+			r := resolvedBackend{Backend: be, host: be.Address}
+			r.Address = netip.AddrPortFrom(a, uint16(n)).String()
+			if b.own.has(r.Address) {
+				b.log.Error("a backend's name leads to this balancer itself, the address is left out", "backend", be.Name, "address", r.Address)
+				continue
+			}
+			if len(addrs) > 1 {
+				r.Name = be.Name + "@" + a.String()
+			}
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// resolver looks the names of backends up, again and again, beside the control loop.
+type resolver struct {
+	wake chan struct{}
+	done chan struct{}
+}
+
+func (r *resolver) ask() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *resolver) wait() { <-r.done }
+
+func (b *Balancer) startResolver(ctx context.Context) *resolver {
+	r := &resolver{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		tick := time.NewTicker(resolveEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			case <-r.wake:
+			}
+			b.mu.Lock()
+			list := b.list
+			b.mu.Unlock()
+			if b.resolveAll(ctx, list) {
+				b.adopt(list)
+			}
+		}
+	}()
+	return r
+}
+
+// resolveAll looks up the names in list and reports whether an address changed.
+// A name that cannot be looked up keeps the addresses it had.
+func (b *Balancer) resolveAll(ctx context.Context, list []Backend) (changed bool) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	found := map[string][]netip.Addr{}
+	for _, be := range list {
+		if !be.isName() {
+			continue
+		}
+		host, _, _ := net.SplitHostPort(be.Address)
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+			defer cancel()
+			addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+			if err != nil || len(addrs) == 0 {
+				b.log.Warn("backend's name not resolved, the old addresses stay", "backend", be.Name, "err", fmt.Sprint(err))
+				return
+			}
+			for i := range addrs {
+				addrs[i] = addrs[i].Unmap()
+			}
+			slices.SortFunc(addrs, netip.Addr.Compare)
+			mu.Lock()
+			defer mu.Unlock()
+			found[host] = slices.Compact(addrs)
+		})
+	}
+	wg.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for host, addrs := range found {
+		if !slices.Equal(addrs, b.resolved[host]) {
+			b.resolved[host] = addrs
+			changed = true
+		}
+	}
+	return changed
+}

@@ -1,0 +1,169 @@
+package probe
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hactl/hactl/internal/lb/pool"
+)
+
+// HTTPSConfig configures an HTTPS check. Network, Address and Roots are required.
+type HTTPSConfig struct {
+	Network string // tcp or unix
+	Address string
+	Path    string                // default /readyz
+	Name    string                // the name that the certificate must have; default kubernetes, which is in every API server's
+	Roots   func() *x509.CertPool // called for each handshake, so that a new CA counts at once
+}
+
+// HTTPS returns a check that is OK when GET Path answers 200 over verified TLS,
+// and a function that closes the connection it keeps.
+func HTTPS(cfg HTTPSConfig) (Check, func()) {
+	if cfg.Path == "" {
+		cfg.Path = "/readyz"
+	}
+	if cfg.Name == "" {
+		cfg.Name = "kubernetes"
+	}
+	kept, fresh := cfg.transport(false), cfg.transport(true)
+	return func(ctx context.Context, anew bool) Result {
+		t := kept
+		if anew {
+			t = fresh
+			kept.CloseIdleConnections()
+		}
+		return get(ctx, t, "https://"+cfg.Name+cfg.Path)
+	}, kept.CloseIdleConnections
+}
+
+func (cfg HTTPSConfig) transport(once bool) *http.Transport {
+	d := dialer()
+	return &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, cfg.Network, cfg.Address)
+		},
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			ServerName: cfg.Name,
+			NextProtos: []string{"http/1.1"},
+			// Verified below against roots that may change.
+			InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it
+			VerifyConnection:   func(cs tls.ConnectionState) error { return verify(cs, cfg.Roots(), cfg.Name) },
+		},
+		DisableKeepAlives:      once,
+		MaxIdleConnsPerHost:    1,
+		IdleConnTimeout:        time.Minute,
+		MaxResponseHeaderBytes: 16 << 10,
+	}
+}
+
+func verify(cs tls.ConnectionState, roots *x509.CertPool, name string) error {
+	opts := x509.VerifyOptions{Roots: roots, DNSName: name, Intermediates: x509.NewCertPool()}
+	for _, c := range cs.PeerCertificates[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	if _, err := cs.PeerCertificates[0].Verify(opts); err != nil {
+		return &untrustedError{err}
+	}
+	return nil
+}
+
+// untrustedError is a certificate that does not verify.
+type untrustedError struct{ err error }
+
+func (e *untrustedError) Error() string { return "certificate: " + e.err.Error() }
+func (e *untrustedError) Unwrap() error { return e.err }
+
+func get(ctx context.Context, t *http.Transport, url string) Result {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return Result{Answer: pool.Red, Why: err.Error()}
+	}
+	req.Header.Set("User-Agent", "hactl-lb")
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return failure(err)
+	}
+	defer resp.Body.Close()
+	// Read to the end, so that the connection can be used again.
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil {
+		return failure(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return Result{Answer: pool.Red, Why: fmt.Sprintf("says %d%s", resp.StatusCode, failing(string(body)))}
+	}
+	return Result{Answer: pool.OK, Why: "says 200"}
+}
+
+// failing lists the parts that a Kubernetes health page marks as failed.
+func failing(body string) string {
+	var parts []string
+	for line := range strings.Lines(body) {
+		if rest, ok := strings.CutPrefix(line, "[-]"); ok && len(parts) < 5 {
+			name, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			if len(name) <= 80 {
+				parts = append(parts, name)
+			}
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(parts, ", ")
+}
+
+// TCP returns a check that is OK when a connection is accepted.
+func TCP(network, address string) Check {
+	d := dialer()
+	return func(ctx context.Context, _ bool) Result {
+		c, err := d.DialContext(ctx, network, address)
+		if err != nil {
+			return failure(err)
+		}
+		_ = c.Close()
+		return Result{Answer: pool.OK, Why: "accepts"}
+	}
+}
+
+// None returns a check that is always OK.
+func None() Check {
+	return func(context.Context, bool) Result { return Result{Answer: pool.OK, Why: "not checked"} }
+}
+
+func dialer() *net.Dialer {
+	d := &net.Dialer{}
+	d.SetMultipathTCP(false)
+	return d
+}
+
+// failure says what an error means for the backend's old connections.
+func failure(err error) Result {
+	var (
+		untrusted *untrustedError
+		record    tls.RecordHeaderError
+		alert     tls.AlertError
+		netErr    net.Error
+	)
+	switch {
+	case errors.As(err, &untrusted), errors.As(err, &record), errors.As(err, &alert):
+		return Result{Answer: pool.Red, Why: err.Error()}
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
+		return Result{Answer: pool.Gone, Why: "connection refused"}
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+		return Result{Answer: pool.Silent, Why: "no answer in time"}
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return Result{Answer: pool.Silent, Why: "unreachable: " + err.Error()}
+	default:
+		return Result{Answer: pool.Gone, Why: err.Error()}
+	}
+}
