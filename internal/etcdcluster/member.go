@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/hactl/hactl/internal/exitcode"
 )
@@ -27,6 +28,7 @@ type Member struct {
 	metrics *metrics
 	why     atomic.Pointer[string] // etcd's own words on why it stopped
 	removed atomic.Bool
+	gate    atomic.Pointer[leaderGate] // nil until the member serves
 }
 
 // New returns a member that does not run yet. It errs when cfg is wrong, naming
@@ -105,6 +107,7 @@ func (m *Member) start(ctx context.Context, how startPlan, streams context.Conte
 	if err != nil {
 		return nil, fmt.Errorf("etcd member %s: %w", m.cfg.Name, err)
 	}
+	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(m.holdWrites))
 	m.cfg.Logger.Info("etcd member starts", "member", m.cfg.Name, "as", how.describe(), "data", m.cfg.DataDir)
 	m.status("starting: %s", how.describe())
 	type result struct {
@@ -208,6 +211,7 @@ func (m *Member) serve(ctx context.Context, e *embed.Etcd) error {
 			m.cfg.Notify("READY=1")
 			m.metrics.ready.Set(1)
 			background.Go(func() { m.watch(ctx, e.Server) })
+			background.Go(func() { m.guardLeader(ctx, e.Server) })
 		case <-ticker.C:
 			m.waiting()
 		case <-ctx.Done():

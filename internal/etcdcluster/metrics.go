@@ -1,6 +1,10 @@
 package etcdcluster
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are ours; etcd's own are in Prometheus' default registry.
 type metrics struct {
@@ -8,6 +12,7 @@ type metrics struct {
 	selfRead       prometheus.Gauge
 	selfReadErrors prometheus.Counter
 	moves          *prometheus.CounterVec
+	held           prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -24,14 +29,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hactl_etcd_leader_hand_overs_total", Help: "Hand-overs of leadership at a stop, by result.",
 		}, []string{"result"}),
+		held: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "hactl_etcd_held_write_seconds", Help: "How long writes waited for a new leader, since the old one was seen dead.",
+			Buckets: prometheus.ExponentialBuckets(0.05, 2, 7),
+		}),
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.ready, m.selfRead, m.selfReadErrors, m.moves} {
+	for _, c := range []prometheus.Collector{m.ready, m.selfRead, m.selfReadErrors, m.moves, m.held} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
 }
+
+func (m *metrics) heldWrite(d time.Duration) { m.held.Observe(d.Seconds()) }

@@ -79,6 +79,12 @@ func startOwnMember(tb testing.TB, m *master, peers []*master) *ownProcess {
 		peers = []*master{m}
 	}
 	m.found(peers)
+	return runOwnMember(tb, m)
+}
+
+// runOwnMember starts the process of a member that has its intent.
+func runOwnMember(tb testing.TB, m *master) *ownProcess {
+	tb.Helper()
 	text, err := json.Marshal(struct {
 		Name, Cluster, DataDir, StateDir, ClientURL, PeerURL string
 	}{m.cfg.Name, m.cfg.Cluster, m.cfg.DataDir, m.cfg.StateDir, m.cfg.ClientURL, m.cfg.PeerURL})
