@@ -421,3 +421,27 @@ func FuzzParseStat(f *testing.F) {
 		}
 	})
 }
+
+func TestIdentity(t *testing.T) {
+	self, err := Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !self.Alive() {
+		t.Error("the test itself is not alive")
+	}
+	other := self
+	other.Start++
+	if other.Alive() {
+		t.Error("an earlier process with this pid is alive")
+	}
+	other = self
+	other.Host, other.PID = "another", 1<<30
+	if !other.Alive() {
+		t.Error("a process of another host is said to be dead")
+	}
+	other.Host = self.Host
+	if other.Alive() {
+		t.Error("a pid that nobody has is alive")
+	}
+}

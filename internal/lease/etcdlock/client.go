@@ -174,3 +174,14 @@ func (c *Client) Check(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Refused reports an error of Check that waiting will not mend: the certificates
+// do not fit, or this client may not read.
+func Refused(err error) bool {
+	if hopeless(err) {
+		return true
+	}
+	var x509Err *tls.CertificateVerificationError
+	return errors.As(err, &x509Err) || strings.Contains(err.Error(), "authentication handshake failed") ||
+		strings.Contains(err.Error(), "tls: ")
+}

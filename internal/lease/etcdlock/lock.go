@@ -78,10 +78,8 @@ func (l *Lock) keyValues(resp *etcdserverpb.TxnResponse) []*mvccpb.KeyValue {
 // Take writes the claim if the keys are as seen. A copy of the request that comes
 // second sees the first one's claim and says the same.
 func (l *Lock) Take(ctx context.Context, seen lease.Record, c lease.Claim) (lease.Held, error) {
-	v := termValue{
-		Holder: c.Holder, Address: c.Address, ID: c.ID, Claim: rand.Text(), Priority: c.Priority,
-		TTLMillis: c.TTL.Milliseconds(), DelayMillis: c.LockDelay.Milliseconds(), Since: time.Now().UTC(),
-	}
+	v := valueOf(c)
+	v.Claim, v.Since = rand.Text(), time.Now().UTC()
 	req := &etcdserverpb.TxnRequest{
 		Compare: []*etcdserverpb.Compare{
 			l.modIs(keyTerm, seen.Token), l.modIs(keyBeat, seen.Beat), l.modIs(keyOrder, seen.Order),
@@ -110,11 +108,18 @@ func (l *Lock) Take(ctx context.Context, seen lease.Record, c lease.Claim) (leas
 	return nil, lease.ErrChanged
 }
 
+func valueOf(c lease.Claim) termValue {
+	return termValue{
+		Holder: c.Holder, Address: c.Address, ID: c.ID, Priority: c.Priority,
+		TTLMillis: c.TTL.Milliseconds(), DelayMillis: c.LockDelay.Milliseconds(),
+	}
+}
+
 func (l *Lock) held(token int64, v termValue) *held { return &held{l: l, token: token, value: v} }
 
-// Resume returns the held lock of a term that this machine's earlier process took
-// and whose work is known to have stopped, so that it can be released.
-func (l *Lock) Resume(token int64) lease.Held { return l.held(token, termValue{TTLMillis: 1}) }
+// Resume returns the held lock of a term that another process of this machine took
+// with claim c and whose work is known to have stopped, so that it can be released.
+func (l *Lock) Resume(token int64, c lease.Claim) lease.Held { return l.held(token, valueOf(c)) }
 
 type held struct {
 	l     *Lock

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hactl/hactl/internal/lease"
+	"github.com/hactl/hactl/internal/lease/etcdlock"
+	"github.com/hactl/hactl/internal/singleton"
+)
+
+// options is the checked command line.
+type options struct {
+	endpoints []string
+	tls       etcdlock.TLSFiles
+	key       string
+	whoami    string
+	lease     lease.Config
+	command   []string
+
+	stopGrace   time.Duration
+	oneShot     bool
+	crashBudget int
+	crashWindow time.Duration
+	health      singleton.HealthConfig
+
+	gateListen, gateTarget string
+
+	log *slog.Logger
+}
+
+// parse reads the flags, the environment and the file, and tells every fault at once.
+func parse(c *cli.Context) (*options, error) {
+	o := &options{command: c.Args().Slice()}
+	if file := c.String("config"); file != "" {
+		command, err := readConfig(c, file)
+		if err != nil {
+			return nil, usage("%w", err)
+		}
+		if len(o.command) == 0 {
+			o.command = command
+		}
+	}
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	for ep := range strings.SplitSeq(c.String("etcd-servers"), ",") {
+		if ep = strings.TrimSpace(ep); ep != "" {
+			o.endpoints = append(o.endpoints, ep)
+		}
+	}
+	if len(o.endpoints) == 0 {
+		add("--etcd-servers: required")
+	}
+	o.tls = etcdlock.TLSFiles{CAFile: c.String("etcd-cafile"), CertFile: c.String("etcd-certfile"), KeyFile: c.String("etcd-keyfile")}
+	o.key = c.String("key")
+	if o.key == "" {
+		add("--key: required")
+	} else if _, err := etcdlock.Prefix(o.key); err != nil {
+		add("--%w", err)
+	}
+	if err := o.identity(c); err != nil {
+		errs = append(errs, err)
+	}
+	if err := o.timing(c); err != nil {
+		errs = append(errs, err)
+	}
+	if err := o.mode(c); err != nil {
+		errs = append(errs, err)
+	}
+	if g := c.String("gate"); g != "" {
+		var ok bool
+		if o.gateListen, o.gateTarget, ok = strings.Cut(g, "="); !ok || o.gateListen == "" || o.gateTarget == "" {
+			add("--gate %q: want LISTEN=TARGET", g)
+		}
+	}
+	if len(errs) > 0 {
+		return nil, usage("%w", errors.Join(errs...))
+	}
+	return o, nil
+}
+
+func (o *options) identity(c *cli.Context) error {
+	host, hostErr := os.Hostname()
+	o.whoami = c.String("whoami")
+	if o.whoami == "" {
+		o.whoami = host
+	}
+	if o.whoami == "" {
+		return fmt.Errorf("--whoami: required, since this host has no name: %w", hostErr)
+	}
+	if strings.ContainsAny(o.whoami, "/ \t\n") {
+		return fmt.Errorf("--whoami %q: no slash or space", o.whoami)
+	}
+	o.lease.Holder, o.lease.Priority = o.whoami, c.Int("priority")
+	o.lease.Address = c.String("address")
+	if o.lease.Address == "" {
+		o.lease.Address = ownAddress(o.endpoints, host)
+	}
+	return nil
+}
+
+// ownAddress is the address from which this host reaches etcd, or its name when
+// that is a loopback one.
+func ownAddress(endpoints []string, host string) string {
+	for _, ep := range endpoints {
+		u, err := url.Parse(ep)
+		if err != nil || u.Host == "" {
+			continue
+		}
+		conn, err := net.Dial("udp", u.Host) // sends nothing
+		if err != nil {
+			continue
+		}
+		local, ok := conn.LocalAddr().(*net.UDPAddr)
+		_ = conn.Close()
+		if ok && !local.IP.IsLoopback() {
+			return local.IP.String()
+		}
+	}
+	return host
+}
+
+func (o *options) timing(c *cli.Context) error {
+	o.lease.TTL = c.Duration("ttl")
+	var errs []error
+	if secs := c.Int("ttl-secs"); c.IsSet("ttl-secs") {
+		if c.IsSet("ttl") {
+			errs = append(errs, errors.New("--ttl and --ttl-secs: give one of them"))
+		}
+		o.lease.TTL = time.Duration(secs) * time.Second
+	}
+	if o.lease.TTL <= 0 {
+		return errors.Join(append(errs, fmt.Errorf("--ttl %v: must be positive", o.lease.TTL))...)
+	}
+	o.lease.RenewEvery, o.lease.StopTime = c.Duration("renew-every"), c.Duration("stop-time")
+	o.lease.MaxSkew, o.lease.Once = c.Float64("max-skew"), !c.Bool("retry")
+	errs = append(errs, o.lease.Validate())
+	o.stopGrace, o.oneShot = c.Duration("stop-grace"), c.Bool("oneshot")
+	o.crashBudget, o.crashWindow = c.Int("crash-budget"), c.Duration("crash-window")
+	for name, bad := range map[string]bool{
+		"stop-grace": o.stopGrace <= 0, "crash-budget": o.crashBudget <= 0, "crash-window": o.crashWindow <= 0,
+		"start-timeout": c.Duration("start-timeout") <= 0,
+	} {
+		if bad {
+			errs = append(errs, fmt.Errorf("--%s: must be positive", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mode says what runs: exactly one of a command, a unit and a manifest.
+func (o *options) mode(c *cli.Context) error {
+	unit, src, dst := c.String("unit"), c.String("source-file"), c.String("dest-file")
+	n := 0
+	for _, given := range []bool{len(o.command) > 0, unit != "", src != "" || dst != ""} {
+		if given {
+			n++
+		}
+	}
+	if n != 1 {
+		return errors.New("give one of: -- COMMAND, --unit UNIT, --source-file and --dest-file")
+	}
+	if unit != "" || src != "" || dst != "" {
+		return errors.New("--unit and --source-file: not in this build yet")
+	}
+	o.health = singleton.HealthConfig{
+		URL: c.String("health-url"), Every: c.Duration("health-every"), Timeout: c.Duration("health-timeout"),
+		Fails: c.Int("health-fails"), Grace: c.Duration("health-grace"),
+		CAFile: c.String("health-cafile"), Insecure: c.Bool("health-insecure"),
+	}
+	if o.health.URL == "" && (o.health.CAFile != "" || o.health.Insecure) {
+		return errors.New("--health-cafile and --health-insecure: need --health-url")
+	}
+	return nil
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v2"
+
+	"github.com/hactl/hactl/internal/exitcode"
+	"github.com/hactl/hactl/internal/health"
+	"github.com/hactl/hactl/internal/lease"
+	"github.com/hactl/hactl/internal/lease/etcdlock"
+	"github.com/hactl/hactl/internal/logging"
+	"github.com/hactl/hactl/internal/process"
+	"github.com/hactl/hactl/internal/singleton"
+)
+
+// run is podmaster.
+func run(c *cli.Context, e *env) error {
+	o, err := parse(c)
+	if err != nil {
+		return err
+	}
+	o.log, err = logging.New(e.stderr, logging.Config{Level: c.String("log-level"), Format: c.String("log-format")})
+	if err != nil {
+		return usage("%w", err)
+	}
+	o.log = o.log.With("unit", o.key, "master", o.whoami)
+	// What daemonizes comes to us when its guard was killed.
+	if err := process.BecomeSubreaper(); err != nil {
+		return err
+	}
+	p, err := build(c, e, o)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	err = p.run(c.Context)
+	return explain(o, err)
+}
+
+// podmaster is everything that run runs.
+type podmaster struct {
+	o       *options
+	client  *etcdlock.Client
+	elector *lease.Elector
+	child   *singleton.Child
+	gate    *singleton.Gate
+	metrics net.Listener
+	gather  *prometheus.Registry
+	runtime *singleton.Runtime
+}
+
+func (p *podmaster) close() {
+	if p.gate != nil {
+		_ = p.gate.Close()
+	}
+	if p.metrics != nil {
+		_ = p.metrics.Close()
+	}
+	if p.client != nil {
+		_ = p.client.Close()
+	}
+}
+
+func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
+	p = &podmaster{o: o, gather: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	tlsConfig, err := o.tls.Config()
+	if err != nil {
+		return p, usage("%w", err)
+	}
+	p.client, err = etcdlock.Dial(etcdlock.Config{Endpoints: o.endpoints, TLS: tlsConfig, Logger: o.log})
+	if err != nil {
+		return p, usage("%w", err)
+	}
+	lock, err := p.client.Lock(o.key)
+	if err != nil {
+		return p, usage("%w", err)
+	}
+	o.lease.Lock, o.lease.Logger = lock, o.log
+	if p.elector, err = lease.New(o.lease); err != nil {
+		return p, usage("%w", err)
+	}
+	if err := p.work(e); err != nil {
+		return p, err
+	}
+	if o.gateListen != "" {
+		if p.gate, err = singleton.NewGate(o.gateListen, o.gateTarget, o.log); err != nil {
+			return p, err
+		}
+	}
+	if addr := c.String("listen-metrics"); addr != "" {
+		if p.metrics, err = net.Listen("tcp", addr); err != nil {
+			return p, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	cand, err := candidate(o)
+	if err != nil {
+		return p, err
+	}
+	p.runtime, err = singleton.New(singleton.Config{
+		Client: p.client, Lock: lock, Elector: p.elector, Work: p.child, Candidate: cand, Alive: alive,
+		Notifier: p.notifier(), Gate: p.gate, StartTimeout: c.Duration("start-timeout"), Logger: o.log,
+	})
+	return p, err
+}
+
+// work makes what runs while the lock is held.
+func (p *podmaster) work(e *env) error {
+	o := p.o
+	m := singleton.NewMetrics(p.gather, p.elector)
+	child := singleton.ChildConfig{
+		Command: o.command, Stdin: e.stdin, Key: o.key, Holder: o.whoami,
+		StopTime: p.elector.Config().StopTime, StopGrace: o.stopGrace, OneShot: o.oneShot,
+		CrashBudget: o.crashBudget, CrashWindow: o.crashWindow,
+		Orphan: o.will, Logger: o.log, Events: m.Events(),
+	}
+	if o.health.URL != "" {
+		h, err := singleton.NewHealth(o.health)
+		if err != nil {
+			return usage("%w", err)
+		}
+		child.Health = h
+	}
+	var err error
+	p.child, err = singleton.NewChild(child)
+	return err
+}
+
+func (p *podmaster) notifier() *singleton.Notifier {
+	n := &singleton.Notifier{Elector: p.elector, PID: p.child.PID}
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return n
+	}
+	n.Send = func(state string) error {
+		_, err := daemon.SdNotify(false, state)
+		return err
+	}
+	if d, err := daemon.SdWatchdogEnabled(false); err == nil {
+		n.Watchdog = d
+	}
+	return n
+}
+
+func (p *podmaster) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	defer func() { cancel(); <-done }()
+	go func() {
+		defer close(done)
+		p.forwardSignals(ctx)
+	}()
+	if p.metrics != nil {
+		go func() {
+			err := health.Serve(ctx, p.metrics, health.Endpoints{
+				Ready:    map[string]health.Check{"etcd": p.etcdReady},
+				Gatherer: p.gather,
+			})
+			if err != nil {
+				p.o.log.Error("no metrics", "err", err)
+			}
+		}()
+	}
+	return p.runtime.Run(ctx)
+}
+
+func (p *podmaster) etcdReady(context.Context) error {
+	s, _ := p.elector.Status()
+	if s.Rounds == 0 {
+		return errors.New("no answer yet")
+	}
+	return s.Err
+}
+
+// forwardSignals passes on what is not podmaster's own.
+func (p *podmaster) forwardSignals(ctx context.Context) {
+	sigs := make(chan os.Signal, 8)
+	signal.Notify(sigs, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGWINCH, syscall.SIGCONT)
+	defer signal.Stop(sigs)
+	for {
+		select {
+		case s := <-sigs:
+			if sig, ok := s.(syscall.Signal); ok && sig != syscall.SIGCONT {
+				p.child.Signal(sig)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// explain gives an error its exit code.
+func explain(o *options, err error) error {
+	var (
+		taken *etcdlock.NameTakenError
+		exit  *singleton.ExitError
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit):
+		return &exitcode.Error{Code: exit.Exit.ShellCode(), Err: err}
+	case errors.As(err, &taken):
+		return exitcode.Errorf(exitcode.Refused, "%w", err).WithHint("podmaster --whoami ANOTHER-NAME, or stop that process")
+	case errors.Is(err, lease.ErrLost), errors.Is(err, lease.ErrStuck):
+		return exitcode.Errorf(exitcode.LostLease, "%w", err)
+	case errors.Is(err, singleton.ErrUnreachable):
+		return exitcode.Errorf(exitcode.Unreachable, "%w", err).WithHint("etcdctl --endpoints %s endpoint health", strings.Join(o.endpoints, ","))
+	default:
+		return err
+	}
+}
+
+func candidate(o *options) (etcdlock.Candidate, error) {
+	self, err := process.Self()
+	if err != nil {
+		return etcdlock.Candidate{}, err
+	}
+	return etcdlock.Candidate{
+		Name: o.whoami, Address: o.lease.Address, ID: rand.Text(), Priority: o.lease.Priority, Since: time.Now().UTC(),
+		Host: self.Host, PID: self.PID, Start: self.Start,
+	}, nil
+}
+
+func alive(c etcdlock.Candidate) bool {
+	return process.Identity{Host: c.Host, PID: c.PID, Start: c.Start}.Alive()
+}
+
+// will is what the guard needs to release the lock when podmaster has died: then
+// the others need not wait for the term to expire.
+type will struct {
+	Endpoints []string          `json:"endpoints"`
+	TLS       etcdlock.TLSFiles `json:"tls"`
+	Key       string            `json:"key"`
+	Token     int64             `json:"token"`
+	Claim     lease.Claim       `json:"claim"`
+}
+
+func (o *options) will(token int64) json.RawMessage {
+	b, err := json.Marshal(will{
+		Endpoints: o.endpoints, TLS: o.tls, Key: o.key, Token: token,
+		Claim: lease.Claim{Holder: o.whoami, Address: o.lease.Address, Priority: o.lease.Priority, TTL: o.lease.TTL},
+	})
+	if err != nil {
+		return nil // strings and numbers only: cannot fail
+	}
+	return b
+}
+
+// releaseOrphan runs in the guard, after podmaster died and everything is dead.
+func releaseOrphan(ctx context.Context, raw json.RawMessage) {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := releaseWill(ctx, raw); err != nil {
+		log.Warn("podmaster died; the lock is left to expire", "err", err)
+		return
+	}
+	log.Warn("podmaster died; its command was killed and the lock released", "pid", strconv.Itoa(os.Getpid()))
+}
+
+func releaseWill(ctx context.Context, raw json.RawMessage) error {
+	var w will
+	if err := json.Unmarshal(raw, &w); err != nil {
+		return err
+	}
+	tlsConfig, err := w.TLS.Config()
+	if err != nil {
+		return err
+	}
+	client, err := etcdlock.Dial(etcdlock.Config{Endpoints: w.Endpoints, TLS: tlsConfig})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	lock, err := client.Lock(w.Key)
+	if err != nil {
+		return err
+	}
+	return lock.Resume(w.Token, w.Claim).Release(ctx, lease.Release{Reason: "podmaster died"})
+}

@@ -1,0 +1,187 @@
+package singleton
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hactl/hactl/internal/lease"
+	"github.com/hactl/hactl/internal/process"
+)
+
+// The guard's descriptors beside the standard ones, which are the command's.
+const (
+	guardOrdersFD  = 3
+	guardReportsFD = 4
+)
+
+// guardOrder is what podmaster tells the guard, one JSON value after another.
+type guardOrder struct {
+	Start    *guardStart     `json:"start,omitempty"`
+	Deadline time.Duration   `json:"deadline,omitempty"` // CLOCK_BOOTTIME: everything is dead by then
+	Signal   syscall.Signal  `json:"signal,omitempty"`   // for the command's group
+	Stop     bool            `json:"stop,omitempty"`     // SIGTERM, and end when the command has
+	Orphan   json.RawMessage `json:"orphan,omitempty"`   // for GuardMain's orphan
+}
+
+type guardStart struct {
+	Path string   `json:"path"`
+	Args []string `json:"args"`
+	Env  []string `json:"env"`
+	Dir  string   `json:"dir,omitempty"`
+}
+
+// guardReport is what the guard tells podmaster.
+type guardReport struct {
+	PID     int            `json:"pid,omitempty"`     // the command was started
+	Err     string         `json:"err,omitempty"`     // it could not be
+	Ended   bool           `json:"ended,omitempty"`   // the command and all of its descendants are gone
+	Code    int            `json:"code,omitempty"`    // the command's exit status; -1: a signal
+	Signal  syscall.Signal `json:"signal,omitempty"`  // that signal
+	Expired bool           `json:"expired,omitempty"` // the guard killed it at the deadline
+}
+
+// GuardMain is the guard process. cmd/podmaster calls it first thing when it was
+// started as one. orphan is called when podmaster has died and everything is
+// dead, with what podmaster left for that case; it may be nil.
+func GuardMain(orphan func(context.Context, json.RawMessage)) error {
+	unix.CloseOnExec(guardOrdersFD)
+	unix.CloseOnExec(guardReportsFD)
+	if err := process.BecomeSubreaper(); err != nil {
+		return err
+	}
+	// Caught, not ignored: an ignored signal would stay ignored in the command.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
+	g := &guard{
+		clock:   lease.Boottime{},
+		reports: json.NewEncoder(os.NewFile(guardReportsFD, "reports")),
+		orphan:  orphan,
+	}
+	return g.run(os.NewFile(guardOrdersFD, "orders"))
+}
+
+type guard struct {
+	clock    lease.Clock
+	reports  *json.Encoder
+	orphan   func(context.Context, json.RawMessage)
+	will     json.RawMessage
+	child    *process.Process
+	deadline time.Duration
+}
+
+func (g *guard) run(orders io.Reader) error {
+	incoming := make(chan guardOrder)
+	go func() {
+		defer close(incoming)
+		for dec := json.NewDecoder(orders); ; {
+			var o guardOrder
+			if err := dec.Decode(&o); err != nil {
+				return
+			}
+			incoming <- o
+		}
+	}()
+	fired, stopTimer := (<-chan struct{})(nil), func() {}
+	for {
+		var done <-chan struct{}
+		if g.child != nil {
+			done = g.child.Done()
+		}
+		select {
+		case o, ok := <-incoming:
+			if !ok {
+				return g.orphaned()
+			}
+			if o.Deadline > g.deadline {
+				g.deadline = o.Deadline
+				stopTimer()
+				fired, stopTimer = g.clock.At(g.deadline)
+			}
+			if err := g.obey(o); err != nil {
+				return errors.Join(err, g.reports.Encode(guardReport{Err: err.Error()}))
+			}
+		case <-fired:
+			return g.end(true)
+		case <-done:
+			return g.end(false)
+		}
+	}
+}
+
+func (g *guard) obey(o guardOrder) error {
+	if o.Orphan != nil {
+		g.will = o.Orphan
+	}
+	if o.Start != nil {
+		// The last look at the clock is as near to the fork as can be.
+		if g.clock.Now() >= g.deadline {
+			return errors.New("the term had ended before the command could start")
+		}
+		p, err := process.Start(process.Config{
+			Path: o.Start.Path, Args: o.Start.Args, Env: o.Start.Env, Dir: o.Start.Dir,
+			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		})
+		if err != nil {
+			return err
+		}
+		g.child = p
+		return g.reports.Encode(guardReport{PID: p.PID()})
+	}
+	if g.child == nil {
+		return nil
+	}
+	if o.Signal != 0 {
+		_ = g.child.SignalGroup(o.Signal) // the command may have ended: Done tells
+	}
+	if o.Stop {
+		_ = g.child.SignalGroup(syscall.SIGTERM)
+		_ = g.child.SignalGroup(syscall.SIGCONT)
+	}
+	return nil
+}
+
+// end kills what is left and reports how the command ended.
+func (g *guard) end(expired bool) error {
+	if err := g.killAll(); err != nil {
+		return err // no report of an end: podmaster must not release
+	}
+	r := guardReport{Ended: true, Expired: expired}
+	if g.child != nil {
+		e := g.child.Wait()
+		r.Code, r.Signal = e.Code, e.Signal
+	}
+	return g.reports.Encode(r)
+}
+
+func (g *guard) killAll() error {
+	if g.child != nil {
+		_ = g.child.Kill()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := process.KillDescendants(ctx); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
+}
+
+// orphaned ends everything after podmaster died.
+func (g *guard) orphaned() error {
+	if err := g.killAll(); err != nil {
+		return err
+	}
+	if g.orphan != nil && g.will != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		g.orphan(ctx, g.will)
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package singleton
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/hactl/hactl/internal/lease"
+	"github.com/hactl/hactl/internal/lease/etcdlock"
+	"github.com/hactl/hactl/internal/logging"
+)
+
+// Work is what runs while the lock is held: a command, a unit, or a manifest.
+type Work interface {
+	// Lead runs it for one term; see lease.Elector.Run.
+	Lead(ctx context.Context, term *lease.Term) error
+}
+
+// Config joins one singleton's parts.
+type Config struct {
+	Client    *etcdlock.Client
+	Candidate etcdlock.Candidate // Name is required
+	Elector   *lease.Elector
+	Lock      *etcdlock.Lock
+	Work      Work
+	Notifier  *Notifier // nil: none
+	Gate      *Gate     // nil: none
+	// StartTimeout is how long etcd may take to answer at the start. Default 10s.
+	StartTimeout time.Duration
+	// Alive tells whether the process that a candidate's entry names still lives
+	// on this host; it decides whether a name is free. nil: assume so.
+	Alive  func(etcdlock.Candidate) bool
+	Logger *slog.Logger
+}
+
+// Runtime runs one singleton.
+type Runtime struct{ cfg Config }
+
+// New starts nothing.
+func New(cfg Config) (*Runtime, error) {
+	if cfg.Client == nil || cfg.Elector == nil || cfg.Lock == nil || cfg.Work == nil || cfg.Candidate.Name == "" {
+		return nil, errors.New("singleton: client, lock, elector, work and the candidate's name are required")
+	}
+	if cfg.StartTimeout == 0 {
+		cfg.StartTimeout = 10 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = logging.Discard()
+	}
+	return &Runtime{cfg: cfg}, nil
+}
+
+// ErrUnreachable is wrapped by Run's error when etcd did not answer at the start.
+var ErrUnreachable = errors.New("etcd cannot be used")
+
+// Run enlists the candidate and campaigns; see lease.Elector.Run for what it
+// returns. A name that is taken, or an etcd that does not answer, is an error
+// before anything is started.
+func (r *Runtime) Run(ctx context.Context) error {
+	start, cancel := context.WithTimeout(ctx, r.cfg.StartTimeout)
+	defer cancel()
+	if err := r.check(start); err != nil {
+		return err
+	}
+	enlist, cancelEnlist := context.WithTimeout(ctx, r.cfg.StartTimeout+20*time.Second)
+	presence, err := r.cfg.Lock.Enlist(enlist, r.cfg.Candidate, r.cfg.Alive)
+	cancelEnlist()
+	if err != nil {
+		var taken *etcdlock.NameTakenError
+		if errors.As(err, &taken) || ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.companions(background, presence)
+	}()
+	err = r.cfg.Elector.Run(ctx, r.lead)
+	stop()
+	<-ended
+	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if werr := presence.Withdraw(bye); werr != nil {
+		r.cfg.Logger.Warn("the candidate's entry is left to expire", "err", werr)
+	}
+	return err
+}
+
+// check waits until etcd answers. What waiting does not mend is not waited for.
+func (r *Runtime) check(ctx context.Context) error {
+	for {
+		err := r.cfg.Client.Check(ctx)
+		if err == nil {
+			return nil
+		}
+		if etcdlock.Refused(err) || !sleep(ctx, 250*time.Millisecond) {
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		r.cfg.Logger.Debug("etcd does not answer yet", "err", err)
+	}
+}
+
+// companions run beside the elector until ctx ends. None of them may end a term.
+func (r *Runtime) companions(ctx context.Context, presence *etcdlock.Presence) {
+	parts := []func(){func() {
+		if err := presence.Run(ctx); err != nil {
+			r.cfg.Logger.Error("this candidate is not listed any more", "err", err)
+		}
+	}}
+	if r.cfg.Notifier != nil {
+		parts = append(parts, func() { r.cfg.Notifier.Run(ctx) })
+	}
+	if r.cfg.Gate != nil {
+		parts = append(parts, func() {
+			if err := r.cfg.Gate.Run(ctx); err != nil {
+				r.cfg.Logger.Error("the gate is closed", "err", err)
+			}
+		})
+	}
+	done := make(chan struct{})
+	for _, part := range parts {
+		go func() { part(); done <- struct{}{} }()
+	}
+	for range parts {
+		<-done
+	}
+}
+
+func (r *Runtime) lead(ctx context.Context, term *lease.Term) error {
+	if r.cfg.Gate != nil {
+		r.cfg.Gate.Open(term)
+		defer r.cfg.Gate.Shut()
+	}
+	return r.cfg.Work.Lead(ctx, term)
+}
