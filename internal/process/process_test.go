@@ -305,7 +305,7 @@ func TestSubreaperKillsDaemons(t *testing.T) {
 }
 
 func TestSignalTreeReachesDaemons(t *testing.T) {
-	p, out := start(t, Config{Path: "sh", Args: []string{"-c", daemonize + "; sleep 1000"}})
+	p, out := start(t, Config{Path: "sh", Args: []string{"-c", daemonize + "; exec sleep 1000"}})
 	daemon := readPID(t, out)
 	if err := p.SignalTree(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
