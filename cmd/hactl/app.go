@@ -38,9 +38,13 @@ func newApp(e *env) *cli.App {
 			}
 			return cli.ShowAppHelp(c)
 		},
-		Commands: []*cli.Command{
+		Commands: strict([]*cli.Command{
+			certCommand(e),
+			configCommand(e),
+			kubeconfigCommand(e),
+			tokenCommand(e),
 			versionCommand(e),
-		},
+		}),
 	}
 }
 
