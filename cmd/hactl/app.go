@@ -42,6 +42,7 @@ func newApp(e *env) *cli.App {
 			certCommand(e),
 			configCommand(e),
 			kubeconfigCommand(e),
+			statusCommand(e),
 			tokenCommand(e),
 			versionCommand(e),
 		}),

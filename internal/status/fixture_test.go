@@ -11,7 +11,7 @@ var now = time.Date(2026, 11, 22, 15, 0, 0, 0, time.UTC)
 func healthy(n int) *Report {
 	r := &Report{
 		APIVersion: APIVersion, Kind: Kind, Cluster: "prod", Time: now, Unknown: []Unknown{},
-		Etcd: Etcd{Quorum: Yes, Membership: Yes, ClusterID: "c1", Leader: "m1", Term: 7, Quota: 8 << 30},
+		Etcd: Etcd{Quorum: Yes, Membership: Yes, Leader: "m1", Term: 7, Quota: 8 << 30},
 	}
 	for i := 1; i <= n; i++ {
 		name, addr := fmt.Sprintf("m%d", i), fmt.Sprintf("10.245.1.1%d", i)

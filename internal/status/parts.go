@@ -10,8 +10,7 @@ type Etcd struct {
 	// Membership says whether Members are etcd's own list (yes), or only what the
 	// config and the members that answered suggest.
 	Membership Answer   `json:"membership"`
-	ClusterID  string   `json:"clusterID,omitempty"` // hexadecimal
-	Leader     string   `json:"leader,omitempty"`    // member name; empty: none known
+	Leader     string   `json:"leader,omitempty"` // member name; empty: none known
 	Term       uint64   `json:"term,omitempty"`
 	Quota      int64    `json:"quotaBytes,omitempty"` // of each member's database
 	Members    []Member `json:"members"`
