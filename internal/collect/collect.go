@@ -92,7 +92,7 @@ func (c *Collector) Report(ctx context.Context) *status.Report {
 		Dev: c.cfg.Dev, DevDir: c.cfg.DevDir, Unknown: []status.Unknown{},
 		Masters: make([]status.Master, n), APIServers: make([]status.APIServer, n), Balancers: make([]status.Balancer, n),
 	}
-	nodes := make([]told, n)
+	nodes := make([]inside, n)
 	probes := newProber(filepath.Join(c.cfg.Layout.PKI(), "ca.crt"))
 
 	var wg sync.WaitGroup
@@ -123,7 +123,7 @@ func (c *Collector) Report(ctx context.Context) *status.Report {
 }
 
 // fill puts what is known of a master's inside into the report.
-func fill(r *status.Report, i int, m config.Master, t told) {
+func fill(r *status.Report, i int, m config.Master, t inside) {
 	master := &r.Masters[i]
 	*master = status.Master{Name: m.Name, Address: m.Address, Agent: t.agent, ProcessesFrom: t.from}
 	if n := t.node; n != nil {

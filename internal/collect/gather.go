@@ -54,8 +54,18 @@ func Gather(ctx context.Context, s Sources) *status.Node {
 	if len(g.errs) > 0 {
 		n.Errors = g.errs
 	}
+	told(s.Processes != nil, g.errs[SectionProcesses], &n.Processes)
+	told(s.Certificates != nil, g.errs[SectionCertificates], &n.Certificates)
+	told(s.Peers != nil, g.errs[SectionPeers], &n.Peers)
 	n.Time = time.Now()
 	return n
+}
+
+// told makes a list that was told to be empty differ from one that was not told.
+func told[T any](asked bool, failed string, list *[]T) {
+	if asked && failed == "" && *list == nil {
+		*list = []T{}
+	}
 }
 
 type gathering struct {

@@ -39,6 +39,17 @@ func TestGather(t *testing.T) {
 	})
 }
 
+// A list that is empty is not one that was not told.
+func TestGatherOfNothing(t *testing.T) {
+	n := Gather(t.Context(), Sources{
+		Processes: func(context.Context) ([]status.Process, error) { return nil, nil },
+		Peers:     func(context.Context) ([]status.Peer, error) { return nil, nil },
+	})
+	if n.Processes == nil || n.Peers == nil || n.Certificates != nil || n.Errors != nil {
+		t.Errorf("%+v", n)
+	}
+}
+
 func TestMissing(t *testing.T) {
 	all := &status.Node{Processes: []status.Process{}, Balancer: &status.LocalLB{}, Certificates: []status.Certificate{}}
 	if got := missing(all); len(got) != 0 {

@@ -9,8 +9,8 @@ import (
 	"github.com/hactl/hactl/internal/status"
 )
 
-// told is what could be found out about one master's inside.
-type told struct {
+// inside is what could be found out about one master's inside.
+type inside struct {
 	node    *status.Node
 	from    string // "agent", "supervisor"; empty: nobody
 	agent   status.Agent
@@ -26,7 +26,7 @@ const (
 // node asks a master's agent over the network. If it does not answer and the
 // master is this machine, its unix socket is tried, then what the agent would have
 // asked.
-func (c *Collector) node(ctx context.Context, m config.Master) told {
+func (c *Collector) node(ctx context.Context, m config.Master) inside {
 	local, here := c.cfg.Locals[m.Name]
 	socket := make(chan *status.Node, 1)
 	if here && c.cfg.Socket != nil {
@@ -43,12 +43,12 @@ func (c *Collector) node(ctx context.Context, m config.Master) told {
 	n, err := c.call(ctx, func(ctx context.Context) (*status.Node, error) { return c.cfg.Node(ctx, m) })
 	if err == nil {
 		rtt := time.Since(sent)
-		return told{
+		return inside{
 			node: n, from: fromAgent, unknown: missing(n),
 			agent: status.Agent{Reachable: true, Version: n.Version, Latency: status.In(rtt), Skew: status.In(skew(n.Time, sent, rtt))},
 		}
 	}
-	t := told{agent: status.Agent{Error: words(err)}, unknown: map[string]string{}}
+	t := inside{agent: status.Agent{Error: words(err)}, unknown: map[string]string{}}
 	if n := <-socket; n != nil {
 		t.node, t.from, t.unknown = n, fromAgent, missing(n)
 		t.agent.Version = n.Version

@@ -124,7 +124,7 @@ func (j *judge) gossip(m *Master) {
 		if at >= 0 {
 			state = m.Peers[at].State
 		}
-		if state != "alive" {
+		if state != "alive" && state != "suspect" { // a suspect still counts as alive
 			j.add(LevelDegraded, CodeGossipLost, m.Name+"/hactl-agent", "",
 				"%s does not see %s by gossip (%s), though both agents answer", m.Name, other.Name, state)
 		}

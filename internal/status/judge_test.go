@@ -100,8 +100,10 @@ var rules = []struct {
 	{"clock at the limit", 3, func(r *Report) { r.Masters[1].Agent.Skew = 0.5 }, Healthy, nil},
 	{"clock ahead", 3, func(r *Report) { r.Masters[1].Agent.Skew = 0.51 }, Healthy, []string{"clock-skew m2"}},
 	{"clock behind", 3, func(r *Report) { r.Masters[1].Agent.Skew = -12 }, Healthy, []string{"clock-skew m2"}},
-	{"gossip lost one way", 3, func(r *Report) { r.Masters[0].Peers[1].State = "suspect" }, Degraded, []string{"gossip-lost m1/hactl-agent"}},
+	{"gossip is late", 3, func(r *Report) { r.Masters[0].Peers[1].State = "suspect" }, Healthy, nil},
+	{"gossip lost one way", 3, func(r *Report) { r.Masters[0].Peers[1].State = "dead" }, Degraded, []string{"gossip-lost m1/hactl-agent"}},
 	{"gossip never met", 3, func(r *Report) { r.Masters[0].Peers = r.Masters[0].Peers[:2] }, Degraded, []string{"gossip-lost m1/hactl-agent"}},
+	{"gossip met nobody", 3, func(r *Report) { r.Masters[0].Peers = []Peer{} }, Degraded, []string{"gossip-lost m1/hactl-agent", "gossip-lost m1/hactl-agent"}},
 	{"gossip not told", 3, func(r *Report) { r.Masters[0].Peers = nil }, Healthy, nil},
 
 	{"process failed", 3, func(r *Report) { r.Masters[0].Processes[2].Active = "failed" }, Degraded, []string{"process-not-active m1/hactl-lb"}},

@@ -149,7 +149,7 @@ type Certificate struct {
 type Peer struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
-	State   string `json:"state"` // alive, suspect, dead, left
+	State   string `json:"state"` // alive, suspect (counts as alive), dead, left
 }
 
 // Watchdog is what a master's watchdog is doing.
