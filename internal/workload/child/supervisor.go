@@ -222,22 +222,34 @@ func (s *Supervisor) Stop(ctx context.Context, name string) error {
 }
 
 // Restart stops the unit, by SIGKILL with force, and starts it as Start does.
+// When ctx ends before, the unit is started nevertheless: a caller that dies
+// must not leave it stopped.
 func (s *Supervisor) Restart(ctx context.Context, name string, force bool) error {
 	u, err := s.command(ctx, name)
 	if err != nil {
 		return err
 	}
-	err = u.end(ctx, force)
-	_, ended, _ := u.get()
-	if err == nil {
-		u.set(func(s *workload.State) { s.Restarts++ })
-		u.begin()
+	var before int
+	begun := make(chan error, 1)
+	go func() { // ends within StopTimeout and killGrace
+		defer u.unlock()
+		err := u.end(context.WithoutCancel(ctx), force)
+		if err == nil {
+			_, before, _ = u.get()
+			u.set(func(s *workload.State) { s.Restarts++ })
+			u.begin()
+		}
+		begun <- err
+	}()
+	select {
+	case err := <-begun:
+		if err != nil {
+			return err
+		}
+		return u.awaitActive(ctx, before)
+	case <-ctx.Done():
+		return fmt.Errorf("restart %s: still stopping, will start: %w", name, ctx.Err())
 	}
-	u.unlock()
-	if err != nil {
-		return err
-	}
-	return u.awaitActive(ctx, ended)
 }
 
 // Signal sends sig to every process of the unit.

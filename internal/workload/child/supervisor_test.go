@@ -178,6 +178,24 @@ func TestStopThatNobodyWaitsForGoesOn(t *testing.T) {
 	}
 }
 
+func TestRestartGoesOnWithoutItsCaller(t *testing.T) {
+	u := notifying(workloadtest.Unit(t, "u", "-ready", "0s", "-stop-time", "300ms"))
+	s, _ := running(t, configFor(t, u))
+	awaitActive(t, s, "u")
+	pid := stateOf(t, s, "u").MainPID
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := s.Restart(ctx, "u", false); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Restart = %v, want a deadline", err)
+	}
+	testwait.For(t, "u active again", workloadtest.Limit, func() error {
+		if st := stateOf(t, s, "u"); st.Active != workload.Active || st.MainPID == pid || st.Restarts != 1 {
+			return fmt.Errorf("state %+v", st)
+		}
+		return nil
+	})
+}
+
 func TestLogsAndRotates(t *testing.T) {
 	u := workloadtest.Unit(t, "u", "-say", "hello from the unit")
 	cfg := configFor(t, u)

@@ -1,0 +1,103 @@
+package watchdog
+
+import (
+	"fmt"
+	"time"
+)
+
+// Kind is what to do.
+type Kind string
+
+// The kinds of action.
+const (
+	None    Kind = "none"    // nothing is wrong, or not yet enough
+	Restart Kind = "restart" // kill it and start it
+	Hold    Kind = "hold"    // something is wrong, and a restart is not allowed or would not help
+)
+
+// Reason is why.
+type Reason string
+
+// The reasons of actions.
+const (
+	Healthy    Reason = "healthy"
+	NotRunning Reason = "not running"         // None: its supervisor's business
+	Starting   Reason = "starting"            // None: fails probes within its grace
+	Doubt      Reason = "in doubt"            // None: fails, not yet often enough
+	Asleep     Reason = "watchdog was asleep" // None: this very process did not run
+	NoAnswer   Reason = "no answer"           // Restart
+	Stopped    Reason = "stopped (state T)"   // Restart
+	Dependency Reason = "dependency is sick"  // Hold
+	BackingOff Reason = "backing off"         // Hold
+	BudgetUsed Reason = "budget spent"        // Hold
+	Paused     Reason = "paused"              // Hold
+	Blind      Reason = "supervisor silent"   // Hold: the process is not known
+	Busy       Reason = "another restart"     // Hold: one at a time on a host
+	Refused    Reason = "not permitted"       // Hold: Config.Permit said no
+)
+
+// Action is a decision with its reason.
+type Action struct {
+	Kind   Kind   `json:"kind"`
+	Reason Reason `json:"reason"`
+	Detail string `json:"detail,omitempty"` // for people: "3 of 3", the dependency, until when
+}
+
+// String is "restart (no answer, 3 of 3)".
+func (a Action) String() string {
+	if a.Detail == "" {
+		return fmt.Sprintf("%s (%s)", a.Kind, a.Reason)
+	}
+	return fmt.Sprintf("%s (%s, %s)", a.Kind, a.Reason, a.Detail)
+}
+
+// Decide says what to do about one unit, from what was seen of it until now. It
+// is pure. The policy has its defaults.
+func Decide(p Policy, h History, now time.Time) Action {
+	if h.Blind {
+		return Action{Hold, Blind, ""}
+	}
+	if h.PID == 0 {
+		return Action{None, NotRunning, ""}
+	}
+	var wrong Action
+	switch {
+	case h.Stops >= p.Fall:
+		wrong = Action{Restart, Stopped, fmt.Sprintf("%d of %d", h.Stops, p.Fall)}
+	case h.Fails >= p.Fall:
+		wrong = Action{Restart, NoAnswer, fmt.Sprintf("%d of %d", h.Fails, p.Fall)}
+	default:
+		return mild(p, h)
+	}
+	if h.Paused {
+		return Action{Hold, Paused, string(wrong.Reason)}
+	}
+	recent := h.recent(p.Window, now)
+	if len(recent) >= p.Budget {
+		return Action{Hold, BudgetUsed, fmt.Sprintf("%d restarts within %v", len(recent), p.Window)}
+	}
+	if n := len(recent); n > 0 {
+		if next := recent[n-1].Add(p.pause(n)); now.Before(next) {
+			return Action{Hold, BackingOff, fmt.Sprintf("%v after the last restart", p.pause(n))}
+		}
+	}
+	return wrong
+}
+
+// mild is the decision where too little is wrong for a restart.
+func mild(p Policy, h History) Action {
+	switch {
+	case h.Asleep:
+		return Action{None, Asleep, ""}
+	case h.Failing && h.Sick != "":
+		return Action{Hold, Dependency, h.Sick}
+	case h.Stops > 0:
+		return Action{None, Doubt, fmt.Sprintf("stopped, %d of %d", h.Stops, p.Fall)}
+	case h.Fails > 0:
+		return Action{None, Doubt, fmt.Sprintf("%d of %d", h.Fails, p.Fall)}
+	case h.Failing:
+		return Action{None, Starting, ""}
+	default:
+		return Action{None, Healthy, ""}
+	}
+}

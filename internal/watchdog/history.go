@@ -1,0 +1,95 @@
+package watchdog
+
+import "time"
+
+// Observation is what one round saw of one unit.
+type Observation struct {
+	At      time.Time
+	Blind   bool      // the supervisor did not say which process it is
+	PID     int       // of the main process; 0: there is none
+	Since   time.Time // when that process started; zero: not known
+	Stopped bool      // the process is in state T
+	Err     error     // of the probe
+	Sick    string    // a dependency that fails its check; empty: all are well
+	Late    bool      // the round came much too late: this process did not run
+}
+
+// History is what was seen of one unit, as far as Decide needs it. The zero
+// value knows nothing.
+type History struct {
+	Blind    bool
+	Paused   bool
+	PID      int
+	Since    time.Time
+	Answered bool        // this process has answered a probe
+	Failing  bool        // the last probe failed
+	Fails    int         // failures that count
+	Good     int         // good answers in a row
+	Stops    int         // rounds in a row in state T
+	Sick     string      // the dependency that was sick at the last round
+	Asleep   bool        // the last round came too late to count
+	Restarts []time.Time // by the watchdog, oldest first; outlive the process
+}
+
+// Observe returns the history with one more observation. It is pure; grace is
+// the unit's.
+func (h History) Observe(p Policy, grace time.Duration, o Observation) History {
+	h.Blind = o.Blind
+	if o.Blind {
+		return h
+	}
+	if o.PID != h.PID {
+		h = History{Paused: h.Paused, Restarts: h.Restarts, PID: o.PID, Since: o.Since}
+		if h.Since.IsZero() {
+			h.Since = o.At
+		}
+	}
+	h.Sick, h.Asleep = o.Sick, o.Late
+	if o.PID == 0 {
+		return h
+	}
+	switch {
+	case !o.Stopped:
+		h.Stops = 0
+	case !o.Late:
+		h.Stops++
+	}
+	h.Failing = o.Err != nil
+	switch {
+	case o.Err == nil:
+		h.Answered = true
+		h.Good++
+		if h.Good >= p.Rise {
+			h.Fails = 0
+		}
+	case o.Late:
+		h.Good = 0
+	case o.Sick != "":
+		// Nothing counts while it may be the dependency's fault, nor what led to it.
+		h.Good, h.Fails = 0, 0
+	case !h.Answered && o.At.Sub(h.Since) < grace:
+		h.Good = 0
+	default:
+		h.Good = 0
+		h.Fails++
+	}
+	return h
+}
+
+// Restarted returns the history after a restart was begun at now.
+func (h History) Restarted(p Policy, now time.Time) History {
+	h.Restarts = append(h.recent(p.Window, now), now)
+	return h
+}
+
+// recent returns the restarts of the last window. Times that lie in the future,
+// after the clock was set back, are left out: they would count for ever.
+func (h History) recent(window time.Duration, now time.Time) []time.Time {
+	var out []time.Time
+	for _, t := range h.Restarts {
+		if !t.After(now) && now.Sub(t) < window {
+			out = append(out, t)
+		}
+	}
+	return out
+}

@@ -1,0 +1,78 @@
+package watchdog
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/procfs"
+
+	"github.com/hactl/hactl/internal/health"
+)
+
+// HTTP is a probe that wants 200 from a GET of url, such as
+// https://10.0.0.1:6444/livez?exclude=etcd. The client's transport decides whom
+// it trusts; let it not keep connections, so that accepting one is probed too.
+func HTTP(client *http.Client, url string) health.Check {
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return fmt.Errorf("probe %s: %w", url, err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return fmt.Errorf("probe: %w", err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		if err != nil {
+			return fmt.Errorf("probe %s: %w", url, err)
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("probe %s: %s: %s", url, resp.Status, failedLines(string(body)))
+		}
+		return nil
+	}
+}
+
+// failedLines keeps of a verbose health answer the checks that failed, else its
+// first line.
+func failedLines(body string) string {
+	var failed []string
+	for line := range strings.Lines(body) {
+		if strings.HasPrefix(line, "[-]") {
+			failed = append(failed, strings.TrimSpace(line))
+		}
+	}
+	if failed == nil {
+		first, _, _ := strings.Cut(body, "\n")
+		return first
+	}
+	return strings.Join(failed, ", ")
+}
+
+// Connect is a probe that wants a TCP connection to address to be accepted.
+func Connect(address string) health.Check {
+	return func(ctx context.Context) error {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("probe: %w", err)
+		}
+		return conn.Close()
+	}
+}
+
+// stoppedProcess reports whether pid is stopped by a signal (state T). One that
+// a debugger holds (t) is not: somebody is looking at it.
+func stoppedProcess(pid int) bool {
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return false
+	}
+	stat, err := p.Stat()
+	return err == nil && stat.State == "T"
+}
