@@ -17,6 +17,7 @@ import (
 	"github.com/hactl/hactl/internal/etcdcluster"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
 	"github.com/hactl/hactl/internal/status"
+	"github.com/hactl/hactl/internal/workload/child"
 )
 
 func TestJoin(t *testing.T) {
@@ -127,6 +128,7 @@ func TestWords(t *testing.T) {
 		{&url.Error{Op: "Get", URL: "https://x", Err: errors.New("remote error: tls: bad certificate")}, "remote error: tls: bad certificate"},
 		{errors.New("one\n  two\tthree"), "one two three"},
 		{errors.New(`rpc error: transport: authentication handshake failed: x509: unknown"`), "x509: unknown"},
+		{fmt.Errorf("/run/hactl/supervisor.sock: %w", child.ErrUnreachable), "not running"},
 		{fmt.Errorf("dial /run/hactl/lb.sock: %w", syscall.ENOENT), "not running"},
 	} {
 		if got := words(c.err); got != c.want {
