@@ -39,9 +39,13 @@ func newApp(e *env) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: strict([]*cli.Command{
+			agentCommand(e),
 			certCommand(e),
 			configCommand(e),
+			devCommand(e),
+			etcdCommand(e),
 			kubeconfigCommand(e),
+			lbCommand(e),
 			statusCommand(e),
 			tokenCommand(e),
 			versionCommand(e),

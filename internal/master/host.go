@@ -147,6 +147,10 @@ func (h *Host) singleton(i int, s config.Singleton) (workload.Unit, error) {
 	}
 	if url := h.healthURL(s); url != "" {
 		args = append(args, "--health-url", url)
+		if len(s.Command) == 0 {
+			// On the loopback address, with a certificate that it makes itself.
+			args = append(args, "--health-insecure")
+		}
 	}
 	return workload.Unit{
 		Name: Podmaster + s.Name, Description: s.Name + ", on one master at a time",

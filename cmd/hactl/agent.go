@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+
+	"github.com/hactl/hactl/internal/agent"
+	"github.com/hactl/hactl/internal/config"
+	"github.com/hactl/hactl/internal/exitcode"
+	"github.com/hactl/hactl/internal/workload/child"
+)
+
+func agentCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "agent",
+		Usage: "run this master's agent: gossip, watchdog, API (the unit hactl-agent does)",
+		Flags: append([]cli.Flag{
+			rootFlag(),
+			&cli.StringFlag{Name: "name", EnvVars: []string{"HACTL_NAME"}, Usage: "this master's `NAME` in the configuration", Required: true},
+		}, logFlags()...),
+		Action: func(c *cli.Context) error { return runAgent(c, e) },
+	}
+}
+
+func runAgent(c *cli.Context, e *env) error {
+	if c.Args().Present() {
+		return exitcode.Errorf(exitcode.Usage, "agent takes no argument, got %q", c.Args().First()).WithHint("hactl agent --help")
+	}
+	log, err := loggerOf(c, e)
+	if err != nil {
+		return err
+	}
+	l := layoutOf(c)
+	cluster, err := config.Load(l)
+	if err != nil {
+		return err
+	}
+	name := c.String("name")
+	if _, ok := cluster.MasterByName(name); !ok {
+		return exitcode.Errorf(exitcode.Usage, "--name %q: the configuration has no such master", name).WithHint("hactl config validate")
+	}
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		return fmt.Errorf("read the watchdog's settings: %w", err)
+	}
+	a, err := agent.New(agent.Config{
+		Cluster: cluster, Name: name, Layout: l,
+		Manager: child.NewClient(l.SupervisorSocket()),
+		Notify: func(state string) {
+			if _, err := daemon.SdNotify(false, state); err != nil {
+				log.Warn("the supervisor was not told", "state", state, "err", err)
+			}
+		},
+		WatchdogEvery: every / 3,
+		Logger:        log.With("master", name),
+	})
+	if err != nil {
+		return err
+	}
+	return a.Run(c.Context)
+}

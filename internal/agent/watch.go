@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/hactl/hactl/internal/config"
+	"github.com/hactl/hactl/internal/health"
+	"github.com/hactl/hactl/internal/kube"
+	"github.com/hactl/hactl/internal/layout"
+	"github.com/hactl/hactl/internal/master"
+	"github.com/hactl/hactl/internal/pki"
+	"github.com/hactl/hactl/internal/watchdog"
+	"github.com/hactl/hactl/internal/workload"
+)
+
+// probes are how the parts of this master are asked whether they work.
+type probes struct {
+	cluster   *config.Cluster
+	self      config.Master
+	apiServer *http.Client
+	plain     *http.Client
+}
+
+func newProbes(c *config.Cluster, self config.Master, l layout.Layout) (*probes, error) {
+	tlsConfig, err := pki.ClientTLS(pki.Files{CA: filepath.Join(l.PKI(), "ca.crt"), ServerName: pki.APIServerName})
+	if err != nil {
+		return nil, err
+	}
+	// Each probe opens a connection of its own: accepting one is part of what
+	// must work.
+	client := func(t *tls.Config) *http.Client {
+		return &http.Client{Transport: &http.Transport{TLSClientConfig: t, DisableKeepAlives: true}}
+	}
+	return &probes{cluster: c, self: self, apiServer: client(tlsConfig), plain: client(nil)}, nil
+}
+
+func (p *probes) apiServerReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return watchdog.HTTP(p.apiServer, kube.APIServerHealth(p.cluster, p.self).Ready)(ctx)
+}
+
+// apiServerGrace is how long a new API server may fail its probe: it waits for
+// etcd, and builds its caches.
+const apiServerGrace = 90 * time.Second
+
+const needsEtcd = "etcd"
+
+func (a *Agent) newWatchdog() (*watchdog.Watchdog, error) {
+	c := a.cfg.Cluster
+	targets := []watchdog.Target{
+		{Unit: master.Etcd, Probe: a.etcd.member},
+		{
+			Unit: master.APIServer, Needs: []string{needsEtcd}, Grace: apiServerGrace,
+			Probe: watchdog.HTTP(a.probes.apiServer, kube.APIServerHealth(c, a.self).Alone),
+		},
+		{Unit: master.Balancer, Probe: watchdog.Connect(c.BalancerAddress(a.self))},
+	}
+	for i, s := range c.Singletons {
+		targets = append(targets, watchdog.Target{
+			Unit: master.Podmaster + s.Name, Needs: []string{needsEtcd},
+			Probe: watchdog.HTTP(a.probes.plain, "http://"+c.PodmasterMetricsAddress(a.self, i)+"/livez"),
+		})
+	}
+	p := &permits{
+		client: a.etcd.cluster,
+		turns: watchdog.Turns{
+			Index:   slices.IndexFunc(c.Masters, func(m config.Master) bool { return m.Name == a.self.Name }),
+			Masters: len(c.Masters),
+		},
+		shared: map[string]bool{master.Etcd: true, master.APIServer: true},
+	}
+	return watchdog.New(watchdog.Config{
+		Targets:      targets,
+		Dependencies: map[string]health.Check{needsEtcd: a.etcd.quorum},
+		Supervisor:   a.supervisor(),
+		Policy:       watchdog.PolicyOf(c.Watchdog),
+		Permit:       p.Permit,
+		StateFile:    a.stateFile(),
+		Logger:       a.cfg.Logger, Registerer: a.registry,
+	})
+}
+
+func (a *Agent) supervisor() *supervisor { return &supervisor{Manager: a.cfg.Manager, asked: &a.asked} }
+
+// supervisor shows the watchdog the units' main processes, and remembers when it
+// asked last: the watchdog asks once a round.
+type supervisor struct {
+	workload.Manager
+	asked *atomic.Pointer[time.Time]
+}
+
+// Processes implements watchdog.Supervisor.
+func (s *supervisor) Processes(ctx context.Context) (map[string]watchdog.Process, error) {
+	now := time.Now()
+	s.asked.Store(&now)
+	states, err := s.Units(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]watchdog.Process, len(states))
+	for _, st := range states {
+		out[st.Name] = watchdog.Process{PID: st.MainPID, Since: st.Since}
+	}
+	return out, nil
+}
+
+// watchdogTurns errs when the watchdog has not begun a round for several
+// periods.
+func (a *Agent) watchdogTurns(context.Context) error {
+	w := a.cfg.Cluster.Watchdog
+	limit := 5*w.Every + 2*w.Timeout
+	if last := a.asked.Load(); last != nil && time.Since(*last) > limit {
+		return errNotTurning
+	}
+	return nil
+}

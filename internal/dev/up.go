@@ -1,0 +1,227 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/hactl/hactl/internal/exitcode"
+	"github.com/hactl/hactl/internal/master"
+	"github.com/hactl/hactl/internal/status"
+	"github.com/hactl/hactl/internal/workload"
+)
+
+// Config is what Up needs.
+type Config struct {
+	Dir       string // the folder; made when missing
+	Masters   int    // 1, 3 or 5; default 3, or what the folder has
+	Network   string // default 127.0.1.0, or what the folder has
+	FrontDoor string // default 127.0.0.1:6443, or what the folder has
+	// DropIn is a YAML file merged over the generated configuration of every
+	// master; empty: none, or what the folder has.
+	DropIn   string
+	Programs master.Programs
+	Timeout  time.Duration // until everything serves; default 3m
+	Progress io.Writer     // one line a step; nil: none
+	// Report asks the whole cluster how it is.
+	Report func(ctx context.Context, f *Folder) (*status.Report, error)
+}
+
+// Up makes what is missing of the cluster in cfg.Dir and waits until all of it
+// serves. What already runs is left alone. When it fails, or ctx ends, it stops
+// whatever it started itself, so that nothing half-started stays behind.
+func Up(ctx context.Context, cfg Config) (_ *Folder, err error) {
+	if cfg.Progress == nil {
+		cfg.Progress = io.Discard
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 3 * time.Minute
+	}
+	if err := cfg.Programs.Find(ctx); err != nil {
+		return nil, err
+	}
+	f, unlock, err := openOrCreate(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+
+	missing, err := f.hostsDown(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.checkPorts(missing); err != nil {
+		return nil, err
+	}
+	if err := f.prepare(cfg); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+			defer cancel()
+			err = errors.Join(err, f.stopHosts(stopCtx, missing))
+		}
+	}()
+	if err := f.startHosts(ctx, missing, cfg); err != nil {
+		return nil, err
+	}
+	if err := f.startStopped(ctx, cfg.Progress); err != nil {
+		return nil, err
+	}
+	if err := f.waitReady(ctx, cfg); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// openOrCreate returns the folder, locked.
+func openOrCreate(cfg Config) (*Folder, func(), error) {
+	if cfg.DropIn != "" {
+		if _, err := os.Stat(cfg.DropIn); err != nil {
+			return nil, nil, exitcode.Errorf(exitcode.Usage, "--drop-in: %w", err)
+		}
+	}
+	want := Info{Format: format, Kube: cfg.Programs.KubeVersion, Masters: cfg.Masters, Network: cfg.Network, FrontDoor: cfg.FrontDoor}
+	f, err := Open(cfg.Dir)
+	switch {
+	case err == nil:
+		if err := f.sameAs(want); err != nil {
+			return nil, nil, err
+		}
+	case exists(filepath.Join(cfg.Dir, "dev.json")):
+		return nil, nil, err // there is one, and it cannot be used
+	default:
+		if f, err = create(cfg.Dir, want); err != nil {
+			return nil, nil, err
+		}
+	}
+	unlock, err := lock(f.Dir)
+	return f, unlock, err
+}
+
+// create makes a new folder. It refuses one that holds something else.
+func create(dir string, info Info) (*Folder, error) {
+	if info.Masters == 0 {
+		info.Masters = 3
+	}
+	if info.Network == "" {
+		info.Network = "127.0.1.0"
+	}
+	if info.FrontDoor == "" {
+		info.FrontDoor = "127.0.0.1:6443"
+	}
+	if err := info.validate(); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("make dev folder: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			return nil, exitcode.Errorf(exitcode.Refused, "%s is not empty and not a dev folder (it holds %s)", dir, e.Name()).
+				WithHint("hactl dev up --dir OTHER")
+		}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make dev folder: %w", err)
+	}
+	f := &Folder{Dir: dir, Info: info}
+	return f, f.save()
+}
+
+// sameAs refuses to turn an existing folder into another cluster.
+func (f *Folder) sameAs(want Info) error {
+	var errs []error
+	differs := func(flag, have, want string) {
+		if want != "" && want != have {
+			errs = append(errs, fmt.Errorf("%s has %s %s, not %s", f.Dir, flag, have, want))
+		}
+	}
+	masters := ""
+	if want.Masters != 0 {
+		masters = strconv.Itoa(want.Masters)
+	}
+	differs("--masters", strconv.Itoa(f.Info.Masters), masters)
+	differs("--network", f.Info.Network, want.Network)
+	differs("--front-door", f.Info.FrontDoor, want.FrontDoor)
+	differs("Kubernetes", f.Info.Kube, want.Kube)
+	if len(errs) == 0 {
+		return nil
+	}
+	return exitcode.Errorf(exitcode.Refused, "%w", errors.Join(errs...)).
+		WithHint("hactl dev down --purge --dir %s   (this deletes its data), or another --dir", f.Dir)
+}
+
+// hostsDown returns the hosts whose supervisor does not run.
+func (f *Folder) hostsDown(ctx context.Context) ([]string, error) {
+	var down []string
+	for _, h := range f.Hosts() {
+		up, err := f.running(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		if !up {
+			down = append(down, h)
+		}
+	}
+	return down, nil
+}
+
+// checkPorts makes sure that nobody else has the ports of hosts that will be
+// started.
+func (f *Folder) checkPorts(hosts []string) error {
+	c := f.clusterConfig("")
+	var addrs []string
+	for _, h := range hosts {
+		if h == FrontDoorHost {
+			addrs = append(addrs, f.Info.FrontDoor)
+			continue
+		}
+		if m, ok := c.MasterByName(h); ok {
+			for _, p := range c.Ports(m) {
+				addrs = append(addrs, p.String())
+			}
+		}
+	}
+	return checkFree(addrs)
+}
+
+func (f *Folder) frontDoorPort() int {
+	_, port, _ := net.SplitHostPort(f.Info.FrontDoor)
+	n, _ := strconv.Atoi(port) // validated when the folder was made
+	return n
+}
+
+// startStopped starts units that a command stopped in hosts that run.
+func (f *Folder) startStopped(ctx context.Context, progress io.Writer) error {
+	for _, h := range f.Hosts() {
+		units, err := f.client(h).Units(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", h, err)
+		}
+		for _, u := range units {
+			if u.Active != workload.Inactive {
+				continue
+			}
+			fmt.Fprintf(progress, "%s: starting %s, which was stopped\n", h, u.Name)
+			if err := f.client(h).Start(ctx, u.Name); err != nil {
+				return fmt.Errorf("%s: start %s: %w", h, u.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
