@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -59,4 +60,31 @@ func TestTheDefaultsFileNamesEveryField(t *testing.T) {
 		}
 	}
 	walk(reflect.TypeFor[Cluster]())
+}
+
+// docs/config.md has a row for every field.
+func TestTheDocsNameEveryField(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk func(reflect.Type, string)
+	walk = func(ty reflect.Type, path string) {
+		switch ty.Kind() {
+		case reflect.Pointer:
+			walk(ty.Elem(), path)
+		case reflect.Slice:
+			walk(ty.Elem(), path+"[]")
+		case reflect.Struct:
+			for i := range ty.NumField() {
+				name, _, _ := strings.Cut(ty.Field(i).Tag.Get("yaml"), ",")
+				walk(ty.Field(i).Type, join(path, name))
+			}
+		default:
+			if !strings.Contains(string(doc), "| `"+path+"` |") {
+				t.Errorf("no row for %s", path)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Cluster](), "")
 }

@@ -31,7 +31,7 @@ func (s *Store) files(leaf, ca string) Files {
 
 // shake connects a client to a server and passes one byte each way; it returns
 // both sides' errors and what the client saw.
-func shake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error, seen tls.ConnectionState) {
+func shake(t *testing.T, server, client *tls.Config) (seen tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,7 +63,7 @@ func shake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error
 	// With TLS 1.3 a client learns of its refusal only when it reads.
 	_, clientErr = io.ReadFull(conn, make([]byte, 1))
 	serverErr = <-done
-	return serverErr, clientErr, conn.ConnectionState()
+	return conn.ConnectionState(), serverErr, clientErr
 }
 
 func mustTLS(t *testing.T, f func(Files) (*tls.Config, error), files Files) *tls.Config {
@@ -108,7 +108,7 @@ func TestWhoMayTalk(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			serverErr, clientErr, seen := shake(t, mustTLS(t, ServerTLS, c.server), mustTLS(t, ClientTLS, c.client))
+			seen, serverErr, clientErr := shake(t, mustTLS(t, ServerTLS, c.server), mustTLS(t, ClientTLS, c.client))
 			if c.serverSays == "" {
 				if serverErr != nil || clientErr != nil || seen.Version < tls.VersionTLS12 {
 					t.Fatalf("server %v, client %v, version %x", serverErr, clientErr, seen.Version)
@@ -124,7 +124,7 @@ func TestWhoMayTalk(t *testing.T) {
 		})
 	}
 	t.Run("the refusal can be told", func(t *testing.T) {
-		serverErr, _, _ := shake(t, mustTLS(t, ServerTLS, agent), mustTLS(t, ClientTLS, named(s.files("etcd/healthcheck-client", "etcd/ca"), "m1")))
+		_, serverErr, _ := shake(t, mustTLS(t, ServerTLS, agent), mustTLS(t, ClientTLS, named(s.files("etcd/healthcheck-client", "etcd/ca"), "m1")))
 		var peer *PeerError
 		if !errors.As(serverErr, &peer) || peer.Want != OrgMasters || peer.Subject != "CN=hactl-etcd-client" {
 			t.Errorf("%#v", serverErr)
@@ -133,7 +133,7 @@ func TestWhoMayTalk(t *testing.T) {
 	t.Run("old TLS", func(t *testing.T) {
 		old := mustTLS(t, ClientTLS, agent)
 		old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
-		if serverErr, _, _ := shake(t, mustTLS(t, ServerTLS, agent), old); serverErr == nil {
+		if _, serverErr, _ := shake(t, mustTLS(t, ServerTLS, agent), old); serverErr == nil {
 			t.Error("TLS 1.1 was accepted")
 		}
 	})
@@ -160,7 +160,7 @@ func TestRenewedCertificatesAreUsedWithoutRestart(t *testing.T) {
 			}
 			return c, err
 		}
-		serverErr, clientErr, seen := shake(t, watched, client)
+		seen, serverErr, clientErr := shake(t, watched, client)
 		if serverErr != nil || clientErr != nil {
 			t.Fatal(serverErr, clientErr)
 		}
@@ -202,13 +202,13 @@ func TestServerTakesANewCA(t *testing.T) {
 	f := s.files("hactl/agent", "etcd/ca")
 	server := mustTLS(t, ServerTLS, f)
 	client := mustTLS(t, ClientTLS, Files{Cert: other.file("hactl/admin.crt"), Key: other.file("hactl/admin.key"), CA: f.CA, ServerName: "m1"})
-	if serverErr, _, _ := shake(t, server, client); serverErr == nil {
+	if _, serverErr, _ := shake(t, server, client); serverErr == nil {
 		t.Fatal("accepted before its CA was added")
 	}
 	if err := fastWrite(f.CA, []byte(read(t, f.CA)+read(t, other.file("etcd/ca.crt"))), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if serverErr, clientErr, _ := shake(t, server, client); serverErr != nil || clientErr != nil {
+	if _, serverErr, clientErr := shake(t, server, client); serverErr != nil || clientErr != nil {
 		t.Errorf("with both CAs: %v, %v", serverErr, clientErr)
 	}
 }
