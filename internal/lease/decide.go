@@ -16,8 +16,8 @@ type sight struct {
 	rec     Record
 	at      time.Duration // when the newest Token, Beat or Ended was first seen
 	freeAt  time.Duration // when the lock was first seen free; valid if rec is free
-	lost    bool          // the record of an unended term vanished
-	before  Record        // that term's last record, valid when lost
+	lost    bool          // the record vanished
+	before  Record        // what it was, valid when lost
 	started bool
 }
 
@@ -30,10 +30,11 @@ func (s sight) see(rec Record, now time.Duration) sight {
 	switch {
 	case !s.started:
 		s.at, s.freeAt = now, now
-	case rec.Token == 0 && !old.free():
-		// Deleted behind the holder's back. That is no release: the holder may
-		// not know yet, so its last sighting goes on counting.
-		s.lost, s.before = true, old
+	case rec.Token == 0 && old.Token != 0:
+		// Deleted behind the holder's back: records of ours are never deleted, ended
+		// or not. That is no release, and there may have been terms that were not
+		// seen; whoever holds must find out, or run out of time.
+		s.lost, s.before, s.at = true, old, now
 	case rec.Token != old.Token || rec.Beat != old.Beat || rec.Ended != old.Ended:
 		s.at, s.freeAt = now, now
 	}

@@ -35,10 +35,11 @@ type Status struct {
 
 // Elector campaigns for a Lock and leads while it holds it.
 type Elector struct {
-	cfg    Config
-	id     string
-	status *latest[Status]
-	mutant mutant // tests only: New leaves it zero and nothing else sets it
+	cfg      Config
+	id       string
+	status   *latest[Status]
+	campaign campaign // what was seen in an earlier Run still counts
+	mutant   mutant   // tests only: New leaves it zero and nothing else sets it
 }
 
 // New checks cfg, all faults at once, and starts nothing.
@@ -50,7 +51,9 @@ func New(cfg Config) (*Elector, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("lease: %w", err)
 	}
-	return &Elector{cfg: cfg, id: rand.Text(), status: newLatest(Status{Role: Idle})}, nil
+	e := &Elector{cfg: cfg, id: rand.Text(), status: newLatest(Status{Role: Idle})}
+	e.campaign.e = e
+	return e, nil
 }
 
 // Config returns the settings with their defaults filled in.
@@ -69,11 +72,11 @@ func (e *Elector) Status() (Status, <-chan struct{}) { return e.status.get() }
 // expires; any other error ends Run with it, after the release, unless the term
 // was lost or stopped.
 //
-// Run returns nil when ctx ended and the term was released, ErrLost with
+// Run must not be called again before it has returned. It returns nil when ctx ended and the term was released, ErrLost with
 // Config.Once, and ErrStuck at once when lead misses the deadline.
 func (e *Elector) Run(ctx context.Context, lead func(context.Context, *Term) error) error {
 	defer e.status.update(func(s *Status) { s.Role, s.Token = Idle, 0 })
-	c := &campaign{e: e}
+	c := &e.campaign
 	for {
 		e.status.update(func(s *Status) { s.Role, s.Token = Waiting, 0 })
 		held, sent, err := c.win(ctx)
@@ -192,7 +195,7 @@ func (c *campaign) self() self {
 func (c *campaign) see(rec Record) {
 	now := c.e.cfg.Clock.Now()
 	if c.sight.started && c.sight.rec.Token != rec.Token && rec.Token != 0 {
-		c.e.cfg.Logger.Info("the holder changed", "master", rec.Holder, "token", rec.Token, "ended", rec.Ended)
+		c.e.cfg.Logger.Info("the holder changed", "holder", rec.Holder, "token", rec.Token, "ended", rec.Ended)
 	}
 	c.sight = c.e.mutant.sight(c.sight, c.sight.see(rec, now))
 	if now >= c.behind || (!rec.free() && rec.ID != c.e.id) {

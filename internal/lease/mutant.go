@@ -12,6 +12,7 @@ const (
 	ignoreSkew         mutant = "candidates ignore the skew of clocks"
 	firstSight         mutant = "candidates count from the first sight of a holder"
 	deletedIsReleased  mutant = "a deleted record counts as a release"
+	takeTooEarly       mutant = "candidates wait less than the TTL"
 	releaseFirst       mutant = "the lock is released before the work has stopped"
 	extendUnanswered   mutant = "a renewal counts before it is answered"
 )
@@ -24,8 +25,11 @@ func (m mutant) sent(sent time.Duration, clock Clock) time.Duration {
 }
 
 func (m mutant) self(me self) self {
-	if m == ignoreSkew {
+	switch m {
+	case ignoreSkew:
 		me.maxSkew = 0
+	case takeTooEarly:
+		me.maxSkew = -0.2
 	}
 	return me
 }

@@ -14,8 +14,19 @@ type Memory struct {
 	rev     int64
 	rec     lease.Record
 	changed chan struct{}
-	Writes  int // how many changes were made; read it under Lock's callers' own order
+	// Broken makes the lock break one of its promises, to show that a test notices.
+	Broken Broken
 }
+
+// Broken is a promise that a Memory breaks.
+type Broken string
+
+// What a Memory can break.
+const (
+	BeatUnguarded  Broken = "a take succeeds though a renewal came between"
+	ReleaseAnybody Broken = "a release ends another's term"
+	TokenReused    Broken = "every term has the same token"
+)
 
 var _ lease.Lock = (*Memory)(nil)
 
@@ -27,7 +38,6 @@ func (m *Memory) change(f func(rev int64) bool) bool {
 		return false
 	}
 	m.rev++
-	m.Writes++
 	m.rec.Rev = m.rev
 	if m.changed != nil {
 		close(m.changed)
@@ -83,11 +93,15 @@ func (m *Memory) Take(ctx context.Context, seen lease.Record, c lease.Claim) (le
 	}
 	var token int64
 	if !m.change(func(rev int64) bool {
-		if m.rec.Token != seen.Token || m.rec.Beat != seen.Beat || m.rec.Order != seen.Order {
+		beatOK := m.rec.Beat == seen.Beat || m.Broken == BeatUnguarded
+		if m.rec.Token != seen.Token || !beatOK || m.rec.Order != seen.Order {
 			return false
 		}
 		token = rev
-		m.rec.Token, m.rec.Beat, m.rec.Ended, m.rec.Claim, m.rec.Release = rev, rev, false, c, lease.Release{}
+		if m.Broken == TokenReused {
+			token = 1
+		}
+		m.rec.Token, m.rec.Beat, m.rec.Ended, m.rec.Claim, m.rec.Release = token, rev, false, c, lease.Release{}
 		if !m.rec.Paused {
 			m.rec.Order, m.rec.MoveTo = 0, ""
 		}
@@ -149,7 +163,7 @@ func (h *held) Release(ctx context.Context, r lease.Release) error {
 		return err
 	}
 	h.m.change(func(rev int64) bool {
-		if h.m.rec.Token != h.token {
+		if h.m.rec.Token != h.token && h.m.Broken != ReleaseAnybody {
 			return false
 		}
 		h.m.rec.Token, h.m.rec.Ended, h.m.rec.Release = rev, true, r

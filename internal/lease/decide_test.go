@@ -1,0 +1,82 @@
+package lease
+
+import (
+	"testing"
+	"time"
+)
+
+func TestDecide(t *testing.T) {
+	const ttl = 3 * time.Second
+	me := self{id: "me", name: "m1", maxSkew: 0.01, yieldFor: ttl}
+	other := Record{Rev: 10, Token: 5, Beat: 9, Claim: Claim{ID: "other", Holder: "m2", TTL: ttl}}
+	edit := func(r Record, f func(*Record)) Record { f(&r); return r }
+	ended := edit(other, func(r *Record) { r.Ended = true })
+	for name, tc := range map[string]struct {
+		rec  Record
+		at   time.Duration // when it was seen; it is decided at 10 s
+		me   func(*self)
+		take bool
+		when time.Duration
+	}{
+		"never taken":                 {rec: Record{Rev: 1}, at: 10 * time.Second, take: true},
+		"held":                        {rec: other, at: 9 * time.Second, when: 9*time.Second + 3030*time.Millisecond},
+		"held, just expired":          {rec: other, at: 10*time.Second - 3030*time.Millisecond, take: true},
+		"held, expired but for skew":  {rec: other, at: 7 * time.Second, when: 10030 * time.Millisecond},
+		"held with a lock delay":      {rec: edit(other, func(r *Record) { r.LockDelay = time.Second }), at: 9 * time.Second, when: 9*time.Second + 4030*time.Millisecond},
+		"a claim of our own":          {rec: edit(other, func(r *Record) { r.ID = "me" }), at: 10 * time.Second, take: true},
+		"ended":                       {rec: ended, at: 10 * time.Second, take: true},
+		"ended for us":                {rec: edit(ended, func(r *Record) { r.Next = "m1" }), at: 10 * time.Second, take: true},
+		"ended for another":           {rec: edit(ended, func(r *Record) { r.Next = "m3" }), at: 9 * time.Second, when: 12 * time.Second},
+		"ended for another, long ago": {rec: edit(ended, func(r *Record) { r.Next = "m3" }), at: 7 * time.Second, take: true},
+		"paused":                      {rec: edit(ended, func(r *Record) { r.Paused = true }), at: 1 * time.Second},
+		"paused, though expired":      {rec: edit(other, func(r *Record) { r.Paused = true }), at: 1 * time.Second},
+		"ordered to us":               {rec: edit(ended, func(r *Record) { r.MoveTo = "m1" }), at: 10 * time.Second, take: true},
+		"ordered to another":          {rec: edit(ended, func(r *Record) { r.MoveTo = "m3" }), at: 9 * time.Second, when: 12 * time.Second},
+		"we stay behind":              {rec: ended, at: 9 * time.Second, me: func(m *self) { m.behind = 11 * time.Second }, when: 11 * time.Second},
+		"we hold others":              {rec: ended, at: 10 * time.Second, me: func(m *self) { m.delay = time.Second }, when: 11 * time.Second},
+		"a delay is not for an expiry": {rec: other, at: 5 * time.Second, me: func(m *self) { m.delay = time.Hour },
+			take: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			who := me
+			if tc.me != nil {
+				tc.me(&who)
+			}
+			s := sight{}.see(tc.rec, tc.at)
+			if got := decide(s, who, 10*time.Second); got.take != tc.take || got.at != tc.when {
+				t.Errorf("got %+v, want take %v at %v", got, tc.take, tc.when)
+			}
+		})
+	}
+}
+
+func TestSight(t *testing.T) {
+	held := Record{Rev: 10, Token: 5, Beat: 9, Claim: Claim{ID: "other", TTL: 3 * time.Second}}
+	me := self{id: "me", maxSkew: 0.01}
+	s := sight{}.see(held, time.Second)
+	step := func(rec Record, now time.Duration, want action) {
+		t.Helper()
+		s = s.see(rec, now)
+		if got := decide(s, me, now); got != want {
+			t.Fatalf("at %v: got %+v, want %+v", now, got, want)
+		}
+	}
+	same := held
+	same.Rev = 11
+	step(same, 2*time.Second, action{at: 4030 * time.Millisecond}) // nothing new of the holder
+	beat := same
+	beat.Rev, beat.Beat = 12, 12
+	step(beat, 3*time.Second, action{at: 6030 * time.Millisecond})
+	step(held, 4*time.Second, action{at: 6030 * time.Millisecond})            // an older record comes late
+	step(Record{Rev: 13}, 5*time.Second, action{at: 8030 * time.Millisecond}) // deleted: a full TTL from here
+	step(Record{Rev: 14}, 6*time.Second, action{at: 8030 * time.Millisecond})
+	step(Record{Rev: 14}, 9*time.Second, action{take: true})
+	next := held
+	next.Rev, next.Token, next.Beat = 15, 15, 15
+	step(next, 9*time.Second, action{at: 12030 * time.Millisecond})
+	ended := next
+	ended.Rev, ended.Token, ended.Ended = 16, 16, true
+	step(ended, 10*time.Second, action{take: true})
+	// What ended cleanly is not deleted by anybody of ours either.
+	step(Record{Rev: 17}, 11*time.Second, action{at: 14030 * time.Millisecond})
+}

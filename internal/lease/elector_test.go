@@ -1,0 +1,364 @@
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hactl/hactl/internal/lease"
+	"github.com/hactl/hactl/internal/lease/leasetest"
+)
+
+// bubbleClock is a Clock on the bubble's time.
+type bubbleClock struct{ start time.Time }
+
+func (c bubbleClock) Now() time.Duration { return time.Since(c.start) }
+
+func (c bubbleClock) At(t time.Duration) (<-chan struct{}, func()) {
+	fired := make(chan struct{})
+	timer := time.AfterFunc(t-c.Now(), func() { close(fired) })
+	return fired, func() { timer.Stop() }
+}
+
+// bench has electors on one lock, and keeps a diary of their leads.
+type bench struct {
+	t     *testing.T
+	mem   leasetest.Memory
+	clock bubbleClock
+	mu    sync.Mutex
+	diary []string
+	wg    sync.WaitGroup
+	ctx   context.Context
+}
+
+func inBubble(t *testing.T, f func(b *bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		b := &bench{t: t, clock: bubbleClock{time.Now()}, ctx: ctx}
+		f(b)
+		cancel()
+		b.wg.Wait()
+	})
+}
+
+func (b *bench) write(line string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.diary = append(b.diary, line)
+}
+
+func (b *bench) wantDiary(want ...string) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.diary, want) {
+		b.t.Errorf("diary %q, want %q", b.diary, want)
+	}
+}
+
+func (b *bench) elector(name string, edit func(*lease.Config)) *lease.Elector {
+	b.t.Helper()
+	cfg := lease.Config{Lock: &b.mem, Holder: name, Clock: b.clock}
+	if edit != nil {
+		edit(&cfg)
+	}
+	e, err := lease.New(cfg)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return e
+}
+
+// run runs an elector whose work stops at once; it returns Run's error and its stop.
+func (b *bench) run(name string, e *lease.Elector, lead func(context.Context, *lease.Term) error) (stop func(), result chan error) {
+	ctx, cancel := context.WithCancel(b.ctx)
+	result = make(chan error, 1)
+	if lead == nil {
+		lead = func(ctx context.Context, _ *lease.Term) error { <-ctx.Done(); return nil }
+	}
+	b.wg.Go(func() {
+		result <- e.Run(ctx, func(ctx context.Context, term *lease.Term) error {
+			b.write(name + " begins")
+			err := lead(ctx, term)
+			b.write(name + " ends")
+			return err
+		})
+	})
+	return cancel, result
+}
+
+func TestHandOverOnStop(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		stop1, res1 := b.run("m1", b.elector("m1", nil), nil)
+		synctest.Wait()
+		b.run("m2", b.elector("m2", nil), nil)
+		time.Sleep(30 * time.Second)
+		b.wantDiary("m1 begins")
+		before := b.clock.Now()
+		stop1()
+		if err := <-res1; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		synctest.Wait()
+		b.wantDiary("m1 begins", "m1 ends", "m2 begins")
+		if took := b.clock.Now() - before; took > 0 {
+			t.Errorf("a clean hand-over took %v", took)
+		}
+	})
+}
+
+func TestRenewalsGoOnDuringAPoliteStop(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		stop1, _ := b.run("m1", b.elector("m1", nil), func(ctx context.Context, term *lease.Term) error {
+			<-ctx.Done()
+			if !errors.Is(context.Cause(ctx), lease.ErrStopped) {
+				t.Errorf("cause %v", context.Cause(ctx))
+			}
+			time.Sleep(20 * time.Second) // slow to stop, but there is time
+			if !term.Valid() {
+				t.Error("the term ran out during a polite stop")
+			}
+			return nil
+		})
+		synctest.Wait()
+		b.run("m2", b.elector("m2", nil), nil)
+		time.Sleep(time.Second)
+		stop1()
+		time.Sleep(19 * time.Second)
+		b.wantDiary("m1 begins")
+		time.Sleep(2 * time.Second)
+		b.wantDiary("m1 begins", "m1 ends", "m2 begins")
+	})
+}
+
+func TestOrders(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.run("m1", b.elector("m1", nil), nil)
+		synctest.Wait()
+		b.run("m2", b.elector("m2", nil), nil)
+		b.run("m3", b.elector("m3", nil), nil)
+		time.Sleep(5 * time.Second)
+		b.mem.Move("m3")
+		time.Sleep(10 * time.Second)
+		b.wantDiary("m1 begins", "m1 ends", "m3 begins")
+		b.mem.Move("m3") // it has it
+		time.Sleep(10 * time.Second)
+		b.mem.Pause()
+		time.Sleep(time.Minute)
+		b.wantDiary("m1 begins", "m1 ends", "m3 begins", "m3 ends")
+		b.mem.Move("m2") // lifts the pause, and says who
+		time.Sleep(time.Second)
+		b.wantDiary("m1 begins", "m1 ends", "m3 begins", "m3 ends", "m2 begins")
+		b.mem.Move("nobody")
+		time.Sleep(10 * time.Second)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if n := len(b.diary); n != 7 || b.diary[5] != "m2 ends" || b.diary[6] == "m2 begins" {
+			t.Errorf("after a move to nobody: %q", b.diary)
+		}
+	})
+}
+
+func TestYieldFindsAnother(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.run("m1", b.elector("m1", nil), func(context.Context, *lease.Term) error {
+			return &lease.Yield{Reason: "crashed"}
+		})
+		synctest.Wait()
+		b.run("m2", b.elector("m2", nil), nil)
+		time.Sleep(time.Minute)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if last := b.diary[len(b.diary)-1]; last != "m2 begins" {
+			t.Errorf("diary %q", b.diary)
+		}
+	})
+}
+
+func TestYieldWithNobodyElseGoesOn(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		n := 0
+		b.run("m1", b.elector("m1", nil), func(ctx context.Context, _ *lease.Term) error {
+			if n++; n < 3 {
+				return lease.ErrYield
+			}
+			<-ctx.Done()
+			return nil
+		})
+		time.Sleep(time.Minute)
+		b.wantDiary("m1 begins", "m1 ends", "m1 begins", "m1 ends", "m1 begins")
+	})
+}
+
+func TestLeadsErrorEndsRunAndReleases(t *testing.T) {
+	boom := errors.New("boom")
+	for name, want := range map[string]error{"done": nil, "failed": boom} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(b *bench) {
+				_, res := b.run("m1", b.elector("m1", nil), func(context.Context, *lease.Term) error { return want })
+				if err := <-res; !errors.Is(err, want) {
+					t.Errorf("run: %v", err)
+				}
+				rec, _ := b.mem.Read(b.ctx)
+				if !rec.Ended {
+					t.Errorf("not released: %+v", rec)
+				}
+			})
+		})
+	}
+}
+
+func TestUnconfirmedIsNotReleased(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		first := true
+		b.run("m1", b.elector("m1", func(c *lease.Config) { c.LockDelay = 2 * time.Second }), func(ctx context.Context, _ *lease.Term) error {
+			if first {
+				first = false
+				return lease.ErrUnconfirmed
+			}
+			<-ctx.Done()
+			return nil
+		})
+		synctest.Wait()
+		b.run("m2", b.elector("m2", nil), nil)
+		time.Sleep(5 * time.Second) // TTL 3 s · 1.01 + 2 s: not even the same one takes it again
+		b.wantDiary("m1 begins", "m1 ends")
+		time.Sleep(100 * time.Millisecond)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.diary) != 3 {
+			t.Errorf("diary %q", b.diary)
+		}
+	})
+}
+
+// deafLock is a lock that stops answering.
+type deafLock struct {
+	*leasetest.Memory
+	mu   sync.Mutex
+	deaf bool
+}
+
+func (l *deafLock) set(deaf bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deaf = deaf
+}
+
+func (l *deafLock) Take(ctx context.Context, seen lease.Record, c lease.Claim) (lease.Held, error) {
+	h, err := l.Memory.Take(ctx, seen, c)
+	return deafHeld{l, h}, err
+}
+
+type deafHeld struct {
+	l *deafLock
+	lease.Held
+}
+
+func (h deafHeld) Renew(ctx context.Context) error {
+	h.l.mu.Lock()
+	deaf := h.l.deaf
+	h.l.mu.Unlock()
+	if deaf {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return h.Held.Renew(ctx)
+}
+
+func TestLossInTime(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		lock := &deafLock{Memory: &b.mem}
+		var told, deadline time.Duration
+		e := b.elector("m1", func(c *lease.Config) { c.Lock, c.Once = lock, true })
+		_, res := b.run("m1", e, func(ctx context.Context, term *lease.Term) error {
+			<-ctx.Done()
+			told = b.clock.Now()
+			deadline, _ = term.Deadline()
+			if !errors.Is(context.Cause(ctx), lease.ErrLost) {
+				t.Errorf("cause %v", context.Cause(ctx))
+			}
+			select {
+			case <-term.Lost():
+			default:
+				t.Error("Lost is not closed")
+			}
+			return nil
+		})
+		time.Sleep(10 * time.Second)
+		lock.set(true)
+		if err := <-res; !errors.Is(err, lease.ErrLost) {
+			t.Errorf("run: %v", err)
+		}
+		if margin := deadline - told; margin != lease.DefaultStopTime {
+			t.Errorf("told %v before the deadline, want %v", margin, lease.DefaultStopTime)
+		}
+		// The work was stopped: the others need not wait for the rest of the TTL.
+		if rec, _ := b.mem.Read(b.ctx); !rec.Ended {
+			t.Errorf("not released: %+v", rec)
+		}
+	})
+}
+
+func TestStuck(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		lock := &deafLock{Memory: &b.mem}
+		release := make(chan struct{})
+		_, res := b.run("m1", b.elector("m1", func(c *lease.Config) { c.Lock = lock }), func(context.Context, *lease.Term) error {
+			<-release
+			return nil
+		})
+		time.Sleep(10 * time.Second)
+		before := b.clock.Now()
+		lock.set(true)
+		if err := <-res; !errors.Is(err, lease.ErrStuck) {
+			t.Errorf("run: %v", err)
+		}
+		if took := b.clock.Now() - before; took > lease.DefaultTTL {
+			t.Errorf("told %v after the last renewal", took)
+		}
+		if rec, _ := b.mem.Read(b.ctx); rec.Ended {
+			t.Error("released though the work is stuck")
+		}
+		close(release)
+	})
+}
+
+func TestStatus(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		e := b.elector("m1", nil)
+		if s, _ := e.Status(); s.Role != lease.Idle {
+			t.Errorf("before: %+v", s)
+		}
+		stop, res := b.run("m1", e, nil)
+		time.Sleep(10 * time.Second)
+		s, changed := e.Status()
+		if s.Role != lease.Holding || s.Token == 0 || s.Err != nil || b.clock.Now()-s.Renewed > time.Second {
+			t.Errorf("holding: %+v", s)
+		}
+		<-changed // a renewal
+		stop()
+		<-res
+		if s, _ := e.Status(); s.Role != lease.Idle || s.Token != 0 {
+			t.Errorf("after: %+v", s)
+		}
+	})
+}
+
+func TestStandingCost(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.run("m1", b.elector("m1", nil), nil)
+		synctest.Wait()
+		b.run("m2", b.elector("m2", nil), nil)
+		before, _ := b.mem.Read(b.ctx)
+		time.Sleep(100 * time.Second)
+		after, _ := b.mem.Read(b.ctx)
+		if writes := after.Rev - before.Rev; writes > 3*100 || writes < 100 {
+			t.Errorf("%d writes in 100 s", writes)
+		}
+	})
+}
