@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/hactl/hactl/internal/config"
 )
 
 // The pins of this repository are what the sets say.
@@ -34,6 +36,21 @@ func TestTheRepositorysSets(t *testing.T) {
 		if _, err := c.make(t.TempDir()); err == nil || !strings.Contains(err.Error(), "go.mod") {
 			t.Errorf("%s without a module: %v", set.Name, err)
 		}
+	}
+}
+
+// The release that is built is the one that the configuration defaults to.
+func TestThePinIsTheDefaultVersion(t *testing.T) {
+	root, err := FindRoot(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := Kube(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := config.Default().Kubernetes.Version; set.Version != want {
+		t.Errorf("kube/go.mod pins %s, the configuration defaults to %s", set.Version, want)
 	}
 }
 
