@@ -1,8 +1,8 @@
 package child
 
 import (
-	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -245,17 +245,20 @@ func TestStaleSocketsAreReplaced(t *testing.T) {
 	}
 }
 
-// supervisorProcess runs a supervisor of one unit with a child in this process:
-// what TestKilledSupervisorTakesAllDown kills.
+// supervisorProcess runs a supervisor of the units given as JSON in this process:
+// one that tests can kill and stop.
 func supervisorProcess(args []string) (code int, ok bool) {
-	if len(args) < 4 || args[1] != "supervisor-process" {
+	if len(args) != 4 || args[1] != "supervisor-process" {
 		return 0, false
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	s, err := New(Config{Socket: args[2], NotifySocket: args[2] + ".n", Units: []workload.Unit{
-		{Name: "u", Exec: append([]string{args[0]}, args[3:]...)},
-	}})
+	cfg := Config{Socket: args[2], NotifySocket: args[2] + ".n"}
+	err := json.Unmarshal([]byte(args[3]), &cfg.Units)
+	var s *Supervisor
+	if err == nil {
+		s, err = New(cfg)
+	}
 	if err == nil {
 		err = s.Run(ctx)
 	}
@@ -266,28 +269,60 @@ func supervisorProcess(args []string) (code int, ok bool) {
 	return 0, true
 }
 
-func TestKilledSupervisorTakesAllDown(t *testing.T) {
+// runElsewhere starts a supervisor of the units in a process of its own.
+func runElsewhere(t *testing.T, units ...workload.Unit) (cmd *exec.Cmd, socket string) {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := shortDir(t) + "/s"
-	unit := workloadtest.Unit(t, "u", "-ignore-term")
-	cmd := exec.Command(exe, append([]string{"supervisor-process", socket}, unit.Exec[1:]...)...)
-	out, err := cmd.StderrPipe()
+	b, err := json.Marshal(units)
 	if err != nil {
 		t.Fatal(err)
 	}
+	socket = shortDir(t) + "/s"
+	cmd = exec.Command(exe, "supervisor-process", socket, string(b))
+	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	go func() {
-		for sc := bufio.NewScanner(out); sc.Scan(); {
-			t.Log(sc.Text())
-		}
-	}()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	awaitOpen(t, socket)
+	return cmd, socket
+}
+
+// A supervisor that was itself stopped must not take the pings that wait in its
+// socket for missed ones.
+func TestStoppedSupervisorDoesNotBlameItsUnits(t *testing.T) {
+	u := notifying(workloadtest.Unit(t, "u", "-ready", "0s", "-ping"))
+	u.WatchdogSec = time.Second
+	cmd, socket := runElsewhere(t, u)
+	c := NewClient(socket)
+	if err := c.Start(t.Context(), "u"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := c.Units(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(2 * u.WatchdogSec)
+		if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(u.WatchdogSec / 2)
+	}
+	after, err := c.Units(t.Context())
+	if err != nil || after[0].MainPID != before[0].MainPID || after[0].Restarts != 0 {
+		t.Errorf("before %+v, after %+v, %v; want the same process", before, after, err)
+	}
+}
+
+func TestKilledSupervisorTakesAllDown(t *testing.T) {
+	cmd, socket := runElsewhere(t, workloadtest.Unit(t, "u", "-ignore-term"))
 	var pid int
 	testwait.For(t, "the unit's process", workloadtest.Limit, func() error {
 		ps, err := NewClient(socket).Processes(t.Context())
