@@ -200,9 +200,15 @@ func TestStrictness(t *testing.T) {
 
 // A value that was not read is told once, not a second time as invalid.
 func TestOneFaultForOneField(t *testing.T) {
-	_, err := Parse("f", []byte(example+"kubernetes: {version: [1]}\n"))
-	if n := len(FieldErrors(err)); n != 1 {
-		t.Errorf("%d faults: %v", n, err)
+	for _, text := range []string{
+		example + "kubernetes: {version: [1]}\n",
+		strings.Replace(example, "name: m2", "name: [m2]", 1),
+		strings.Replace(example, "address: 10.245.1.12", "address: {ip: 10.245.1.12}", 1),
+	} {
+		_, err := Parse("f", []byte(text))
+		if n := len(FieldErrors(err)); n != 1 {
+			t.Errorf("%d faults: %v", n, err)
+		}
 	}
 }
 

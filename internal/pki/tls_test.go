@@ -91,6 +91,7 @@ func TestWhoMayTalk(t *testing.T) {
 		{"two agents", agent, agent, "", ""},
 		{"an agent by its address", agent, named(agent, "10.0.0.1"), "", ""},
 		{"a client without a certificate", agent, noCert, "certificate", "tls"},
+		{"a client without a certificate, of any organization", s.files("etcd/server", "etcd/ca"), Files{CA: s.file("etcd/ca.crt"), ServerName: "m1"}, "certificate", "tls"},
 		{"a client that Kubernetes signed, with O=system:masters", agent, Files{Cert: s.file("apiserver-kubelet-client.crt"), Key: s.file("apiserver-kubelet-client.key"),
 			CA: s.file("etcd/ca.crt"), ServerName: "m1"}, "unknown authority", "tls"},
 		{"a client of etcd's CA that is no master", agent, named(s.files("etcd/healthcheck-client", "etcd/ca"), "m1"),
