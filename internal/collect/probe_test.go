@@ -45,7 +45,7 @@ func TestProbe(t *testing.T) {
 			_, _ = fmt.Fprint(w, "[+]ping ok\n[-]etcd failed: reason withheld\n[-]poststarthook/rbac failed: not finished\nreadyz check failed\n")
 		}), status.No, "HTTP 500: etcd, poststarthook/rbac failed", true},
 		"forbidden":        {at(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }), status.No, "HTTP 403", true},
-		"redirects":        {at(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 302) }), status.No, "redirects nobody", false},
+		"redirects":        {at(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }), status.No, "redirects nobody", false},
 		"hangs":            {at(func(http.ResponseWriter, *http.Request) { <-hang }), status.No, "no answer in time", false},
 		"cuts":             {at(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), status.No, "connection cut", false},
 		"another cluster":  {fmt.Sprintf("127.0.0.1:%d", serve(t, other, "127.0.0.1", ready)), status.No, "unknown authority", false},

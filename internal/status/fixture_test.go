@@ -104,7 +104,7 @@ func loseMaster(r *Report, i int) {
 	b.Serving, b.Why, b.Latency = No, "connection refused", 0
 	for s := range r.Singletons {
 		x := &r.Singletons[s]
-		var waiting []string
+		waiting := []string{}
 		for _, w := range x.Waiting {
 			if w != r.Masters[i].Name {
 				waiting = append(waiting, w)

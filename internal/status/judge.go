@@ -39,7 +39,7 @@ const (
 // it. If something is Unknown and no reason says more, that is a reason itself:
 // unknown is never healthy.
 func Judge(r *Report) {
-	j := &judge{r: r, hint: hints{dev: r.Dev, dir: r.DevDir}, lost: map[string]bool{}}
+	j := &judge{r: r, hint: hints{dev: r.Dev, dir: r.DevDir}, lost: map[string]bool{}, reasons: []Reason{}}
 	r.Answered = answered(r)
 	if r.Answered {
 		j.lostMasters()

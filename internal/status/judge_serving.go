@@ -125,7 +125,7 @@ func (j *judge) singletons() {
 		case j.silence(&s) > 2*s.TTL.Duration()+SilentSlack:
 			j.add(LevelDegraded, CodeSingletonSilent, s.Name, j.hint.process(s.Holder, "podmaster@"+s.Name),
 				"%s of %s was last renewed %s ago, and nobody took over", s.Name, s.Holder, age(j.silence(&s)))
-		case len(s.Waiting) == 0 && len(j.r.Masters) > 1:
+		case s.Waiting != nil && len(s.Waiting) == 0 && len(j.r.Masters) > 1:
 			j.add(LevelDegraded, CodeSingletonNoStandby, s.Name, j.hint.anyProcess(j.r, "podmaster@"+s.Name),
 				"%s runs on %s and nobody would take over", s.Name, s.Holder)
 		}

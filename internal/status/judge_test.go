@@ -85,7 +85,8 @@ var rules = []struct {
 	{"a removed backend finishes", 3, func(r *Report) { r.Balancers[0].Backends[1].State = "removed" }, Healthy, nil},
 
 	{"nobody holds", 3, func(r *Report) { r.Singletons[0].Holder = "" }, Degraded, []string{"singleton-no-holder kube-scheduler"}},
-	{"nobody waits", 3, func(r *Report) { r.Singletons[0].Waiting = nil }, Degraded, []string{"singleton-no-standby kube-scheduler"}},
+	{"nobody waits", 3, func(r *Report) { r.Singletons[0].Waiting = []string{} }, Degraded, []string{"singleton-no-standby kube-scheduler"}},
+	{"who waits is not told", 3, func(r *Report) { r.Singletons[0].Waiting = nil }, Healthy, nil},
 	{"holder silent for its TTL", 3, func(r *Report) { r.Singletons[0].Renewed = now.Add(-9 * time.Second) }, Healthy, nil},
 	{"holder silent", 3, func(r *Report) { r.Singletons[0].Renewed = now.Add(-9001 * time.Millisecond) }, Degraded, []string{"singleton-silent kube-scheduler"}},
 	{"holder's clock behind", 3, func(r *Report) {

@@ -141,6 +141,9 @@ func singletonRows(b *strings.Builder, r *Report) {
 			holder += " (paused)"
 		}
 		waiting := orElse(strings.Join(s.Waiting, ","), "nobody")
+		if s.Waiting == nil {
+			waiting = "unknown"
+		}
 		if s.Known == Stale {
 			holder, waiting = holder+" (last known)", "-"
 		}

@@ -62,7 +62,7 @@ var states = []struct {
 	}, ""},
 	{"singletons", 3, func(r *Report) {
 		r.Singletons[0] = Singleton{Name: "kube-scheduler", Known: Linearizable, Waiting: []string{}}
-		r.Singletons[1].Waiting = nil
+		r.Singletons[1].Waiting = []string{}
 	}, ""},
 	{"certificates", 3, func(r *Report) {
 		for i := range r.Masters[0].Certificates {
