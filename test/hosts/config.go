@@ -72,7 +72,7 @@ func (c Config) withDefaults() (Config, error) {
 			c.Hosts = len(c.Names)
 		}
 	}
-	c.Names = slices.Clone(c.Names)
+	c.Names, c.Binds = slices.Clone(c.Names), slices.Clone(c.Binds)
 	if len(c.Names) == 0 {
 		for i := range min(max(c.Hosts, 0), wire.MaxHosts) {
 			c.Names = append(c.Names, fmt.Sprintf("m%d", i+1))

@@ -48,6 +48,12 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("lab: needs root; try: sudo -E")
 	}
+	for i, b := range cfg.Binds {
+		// The keeper opens it later, in another mount namespace.
+		if cfg.Binds[i].Source, err = filepath.EvalSymlinks(b.Source); err != nil {
+			return nil, fmt.Errorf("lab: Binds[%d].Source: %w", i, err)
+		}
+	}
 	if err := install(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}

@@ -144,14 +144,23 @@ func (l *Lab) inside(f func() error) error {
 	defer unix.Close(ns)
 	done := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread ends with the goroutine instead of being
-		// used for something else in the wrong namespace.
 		runtime.LockOSThread()
-		if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
+		home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			defer unix.Close(home)
+			err = unix.Setns(ns, unix.CLONE_NEWNET)
+		}
+		if err != nil {
+			runtime.UnlockOSThread()
 			done <- fmt.Errorf("lab %s: enter its network: %w", l.Name(), err)
 			return
 		}
-		done <- f()
+		err = f()
+		// A thread that cannot go home stays locked, and ends with this goroutine.
+		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
 	}()
 	return <-done
 }
@@ -162,7 +171,7 @@ func (l *Lab) inside(f func() error) error {
 // in being alone, calls it again.
 func (l *Lab) Sealed() error {
 	var v view
-	machine, err := netns("/proc/self/ns/net")
+	machine, err := netns("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func (m *machine) nspawnArgs() []string {
 	args := []string{
 		"--quiet", "--settings=no", "--register=no", "--keep-unit", "--boot", "--notify-ready=yes",
 		"--directory=" + m.root(), "--machine=" + m.Name, "--hostname=" + m.Name, "--uuid=" + m.machineID(),
-		"--network-bridge=" + wire.Bridge, "--console=pipe", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
+		"--network-bridge=" + wire.Bridge, "--console=read-only", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
 	}
 	for i, b := range m.plan.Binds {
 		option := "--bind-ro="

@@ -33,7 +33,7 @@ const (
 )
 
 // NewForwarder opens the two ports of way in the calling thread's network
-// namespace. Only frames to mac are carried.
+// namespace. What Rules drops for it is carried.
 func NewForwarder(way Way, mac net.HardwareAddr, shape Shape) (*Forwarder, error) {
 	in, err := packetSocket(Port(way.From), true)
 	if err != nil {
@@ -189,7 +189,8 @@ func packetSocket(port string, receive bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), port), nil
 }
 
-// onlyTo lets the kernel pass only frames whose destination is mac.
+// onlyTo lets the kernel pass only frames whose destination is mac, and none of
+// address resolution.
 func onlyTo(sock *os.File, mac net.HardwareAddr) error {
 	if len(mac) != 6 {
 		return fmt.Errorf("hardware address %q has not 6 bytes", mac.String())
@@ -197,9 +198,11 @@ func onlyTo(sock *os.File, mac net.HardwareAddr) error {
 	const loadWord, loadHalf, jumpEqual, give = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
 	program := []unix.SockFilter{
 		{Code: loadWord, K: 0},
-		{Code: jumpEqual, K: binary.BigEndian.Uint32(mac[:4]), Jf: 3},
+		{Code: jumpEqual, K: binary.BigEndian.Uint32(mac[:4]), Jf: 5},
 		{Code: loadHalf, K: 4},
-		{Code: jumpEqual, K: uint32(binary.BigEndian.Uint16(mac[4:])), Jf: 1},
+		{Code: jumpEqual, K: uint32(binary.BigEndian.Uint16(mac[4:])), Jf: 3},
+		{Code: loadHalf, K: 12},
+		{Code: jumpEqual, K: unix.ETH_P_ARP, Jt: 1},
 		{Code: give, K: maxFrame},
 		{Code: give, K: 0},
 	}

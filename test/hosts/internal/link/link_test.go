@@ -136,8 +136,8 @@ delete table bridge lab
 table bridge lab {
 	chain forward {
 		type filter hook forward priority 0; policy accept;
-		iifname "vb-m2" oifname "vb-m1" counter drop
-		iifname "vb-m1" oifname "vb-m3" ether daddr 02:00:00:00:00:03 counter drop
+		iifname "vb-m2" oifname "vb-m1" ether type != arp counter drop
+		iifname "vb-m1" oifname "vb-m3" ether type != arp ether daddr 02:00:00:00:00:03 counter drop
 	}
 }
 `

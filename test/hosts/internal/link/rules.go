@@ -36,17 +36,18 @@ func Port(host string) string { return "vb-" + host }
 
 // Rules renders t as an nftables script that replaces what was there before.
 // mac gives a host's hardware address. Frames to a slow host are dropped here
-// because a Forwarder carries them; broadcasts (address resolution) go the direct
-// way unless the way is cut.
+// because a Forwarder carries them. Address resolution (ARP) always passes: else a
+// one-way cut would cut both ways as soon as a neighbour's entry is too old, and
+// a healed way would stay cut until the next request, a second later.
 func (t *Table) Rules(mac func(host string) net.HardwareAddr) string {
 	var b strings.Builder
 	b.WriteString("table bridge lab {}\ndelete table bridge lab\ntable bridge lab {\n\tchain forward {\n\t\ttype filter hook forward priority 0; policy accept;\n")
 	for _, w := range sorted(maps.Keys(t.Cuts)) {
-		fmt.Fprintf(&b, "\t\tiifname %q oifname %q counter drop\n", Port(w.From), Port(w.To))
+		fmt.Fprintf(&b, "\t\tiifname %q oifname %q ether type != arp counter drop\n", Port(w.From), Port(w.To))
 	}
 	for _, w := range sorted(maps.Keys(t.Slows)) {
 		if !t.Cuts[w] {
-			fmt.Fprintf(&b, "\t\tiifname %q oifname %q ether daddr %s counter drop\n", Port(w.From), Port(w.To), mac(w.To))
+			fmt.Fprintf(&b, "\t\tiifname %q oifname %q ether type != arp ether daddr %s counter drop\n", Port(w.From), Port(w.To), mac(w.To))
 		}
 	}
 	b.WriteString("\t}\n}\n")
