@@ -23,7 +23,6 @@ type Broken string
 
 // What a Memory can break.
 const (
-	BeatUnguarded  Broken = "a take succeeds though a renewal came between"
 	ReleaseAnybody Broken = "a release ends another's term"
 	TokenReused    Broken = "every term has the same token"
 )
@@ -93,8 +92,7 @@ func (m *Memory) Take(ctx context.Context, seen lease.Record, c lease.Claim) (le
 	}
 	var token int64
 	if !m.change(func(rev int64) bool {
-		beatOK := m.rec.Beat == seen.Beat || m.Broken == BeatUnguarded
-		if m.rec.Token != seen.Token || !beatOK || m.rec.Order != seen.Order {
+		if m.rec.Token != seen.Token || m.rec.Beat != seen.Beat || m.rec.Order != seen.Order {
 			return false
 		}
 		token = rev
