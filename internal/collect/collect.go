@@ -53,7 +53,8 @@ type Config struct {
 
 // Collector makes reports. Make it with New.
 type Collector struct {
-	cfg Config
+	cfg           Config
+	call, timeout time.Duration // CallTimeout and Timeout, but in tests on slow machines
 }
 
 // New checks the configuration and opens nothing.
@@ -73,7 +74,7 @@ func New(cfg Config) (*Collector, error) {
 	if f := cfg.Cluster.FrontDoor; cfg.FrontDoor == "" && f.Host != "" {
 		cfg.FrontDoor = net.JoinHostPort(f.Host, strconv.Itoa(f.Port))
 	}
-	c := &Collector{cfg: cfg}
+	c := &Collector{cfg: cfg, call: CallTimeout, timeout: Timeout}
 	if cfg.Etcd == nil {
 		c.cfg.Etcd = c.etcd
 	}
@@ -83,7 +84,7 @@ func New(cfg Config) (*Collector, error) {
 // Report asks everything, all at once, and returns what is known after at most
 // Timeout, judged.
 func (c *Collector) Report(ctx context.Context) *status.Report {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	cl := c.cfg.Cluster
 	n := len(cl.Masters)
@@ -93,7 +94,7 @@ func (c *Collector) Report(ctx context.Context) *status.Report {
 		Masters: make([]status.Master, n), APIServers: make([]status.APIServer, n), Balancers: make([]status.Balancer, n),
 	}
 	nodes := make([]inside, n)
-	probes := newProber(filepath.Join(c.cfg.Layout.PKI(), "ca.crt"))
+	probes := newProber(filepath.Join(c.cfg.Layout.PKI(), "ca.crt"), c.call)
 
 	var wg sync.WaitGroup
 	wg.Go(func() { r.Etcd, r.Singletons = c.cfg.Etcd(ctx) })

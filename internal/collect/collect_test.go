@@ -17,9 +17,10 @@ import (
 func world(t *testing.T) (Config, *config.Cluster) {
 	t.Helper()
 	l := root(t)
-	c := cluster("127.0.0.1")
-	c.APIServer.Port = serve(t, l, "127.0.0.1", ready)
-	c.FrontDoor.Port = serve(t, l, "127.0.0.1", ready)
+	const address = "127.204.1.1" // nothing else listens there
+	c := cluster(address)
+	c.APIServer.Port = serve(t, l, address, ready)
+	c.FrontDoor.Port = serve(t, l, address, ready)
 	return Config{Cluster: c, Layout: l, Node: wellNode, Etcd: wellEtcd(c)}, c
 }
 
@@ -29,6 +30,7 @@ func report(t *testing.T, cfg Config) *status.Report {
 	if err != nil {
 		t.Fatal(err)
 	}
+	col.call, col.timeout = patience, patience // what is refused is refused at once
 	return col.Report(t.Context())
 }
 
@@ -65,7 +67,7 @@ func TestReportOfLosses(t *testing.T) {
 		}, status.Degraded, status.CodeUnknown},
 		"API server": {func(_ *testing.T, _ *Config, c *config.Cluster) { c.APIServer.Port = 1 }, status.Down, status.CodeAPIServerNone},
 		"balancer":   {func(_ *testing.T, _ *Config, c *config.Cluster) { c.FrontDoor.Port = 1 }, status.Down, status.CodeFrontDoor},
-		"front door": {func(_ *testing.T, cfg *Config, _ *config.Cluster) { cfg.FrontDoor = "127.0.0.1:1" }, status.Down, status.CodeFrontDoor},
+		"front door": {func(_ *testing.T, cfg *Config, _ *config.Cluster) { cfg.FrontDoor = "127.204.1.1:1" }, status.Down, status.CodeFrontDoor},
 		"named door": {func(_ *testing.T, _ *Config, c *config.Cluster) { c.FrontDoor.Host = "127.0.0.2" }, status.Down, status.CodeFrontDoor},
 		"etcd":       {func(_ *testing.T, cfg *Config, _ *config.Cluster) { cfg.Etcd = nil }, status.Down, status.CodeEtcdNoQuorum},
 		"all the keys": {func(t *testing.T, cfg *Config, _ *config.Cluster) {
@@ -94,7 +96,7 @@ func TestReportOfLosses(t *testing.T) {
 func TestFrontDoor(t *testing.T) {
 	cfg, c := world(t)
 	cfg.FrontDoor = net.JoinHostPort("127.0.0.1", "0")
-	c.FrontDoor.Host = "127.0.0.1"
+	c.FrontDoor.Host = "127.204.1.1"
 	if r := report(t, cfg); r.FrontDoor.Address != "127.0.0.1:0" {
 		t.Errorf("the given front door is not asked: %+v", r.FrontDoor)
 	}
@@ -116,7 +118,11 @@ func TestReportInTime(t *testing.T) {
 		cfg.Etcd = func(ctx context.Context) (status.Etcd, []status.Singleton) { wait(ctx); return status.Etcd{}, nil }
 		cfg.Layout = layout.Layout{Root: "/none"} // no CA: nothing is dialled within the bubble
 		began := time.Now()
-		report(t, cfg)
+		col, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		col.Report(t.Context())
 		if took := time.Since(began); took > Timeout {
 			t.Errorf("took %v", took) // the bubble's clock
 		}

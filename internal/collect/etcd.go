@@ -38,7 +38,7 @@ func (c *Collector) etcd(ctx context.Context) (status.Etcd, []status.Singleton) 
 	var wg sync.WaitGroup
 	wg.Go(func() { said.members = etcdcluster.Observe(ctx, urls, conf) })
 	read := func(into *[]etcdlock.Info, why *error, serializable bool) {
-		ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+		ctx, cancel := context.WithTimeout(ctx, c.call)
 		defer cancel()
 		*into, *why = etcdlock.List(ctx, client, serializable)
 	}

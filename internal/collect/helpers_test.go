@@ -18,6 +18,9 @@ import (
 	"github.com/hactl/hactl/internal/status"
 )
 
+// patience is a deadline for what must answer, on a slow machine with other work.
+const patience = 30 * time.Second
+
 var errDown = errors.New("connection refused")
 
 // root makes the keys and certificates of master m1 at 127.0.0.1.

@@ -32,7 +32,7 @@ func (c *Collector) node(ctx context.Context, m config.Master) inside {
 	if here && c.cfg.Socket != nil {
 		// At the same time: two deadlines in a row would be too long.
 		go func() {
-			n, _ := c.call(ctx, func(ctx context.Context) (*status.Node, error) { return c.cfg.Socket(ctx, local) })
+			n, _ := c.within(ctx, func(ctx context.Context) (*status.Node, error) { return c.cfg.Socket(ctx, local) })
 			socket <- n
 		}()
 	} else {
@@ -40,7 +40,7 @@ func (c *Collector) node(ctx context.Context, m config.Master) inside {
 	}
 
 	sent := time.Now()
-	n, err := c.call(ctx, func(ctx context.Context) (*status.Node, error) { return c.cfg.Node(ctx, m) })
+	n, err := c.within(ctx, func(ctx context.Context) (*status.Node, error) { return c.cfg.Node(ctx, m) })
 	if err == nil {
 		rtt := time.Since(sent)
 		return inside{
@@ -76,9 +76,9 @@ func (c *Collector) local(l layout.Layout) Sources {
 	return Local{Layout: l}.Sources()
 }
 
-// call gives f CallTimeout and does not wait longer, whatever f does.
-func (c *Collector) call(ctx context.Context, f func(context.Context) (*status.Node, error)) (*status.Node, error) {
-	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+// within gives f the time of one call and does not wait longer, whatever f does.
+func (c *Collector) within(ctx context.Context, f func(context.Context) (*status.Node, error)) (*status.Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.call)
 	defer cancel()
 	return bounded(ctx, f)
 }

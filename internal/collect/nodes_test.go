@@ -56,7 +56,7 @@ func TestWhoTellsOfAMaster(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			col := &Collector{cfg: c.cfg}
+			col := &Collector{cfg: c.cfg, call: patience}
 			got := col.node(t.Context(), c.master)
 			if got.agent.Reachable != c.reachable || got.from != c.from || !slices.Equal(slices.Sorted(maps.Keys(got.unknown)), c.unknown) {
 				t.Errorf("%+v, want reachable %v, from %q, unknown %q", got, c.reachable, c.from, c.unknown)
@@ -72,7 +72,7 @@ func TestWhoTellsOfAMaster(t *testing.T) {
 func TestHungAgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		col := &Collector{cfg: Config{
+		col := &Collector{call: CallTimeout, cfg: Config{
 			Node:   hung(release),
 			Locals: map[string]layout.Layout{"m1": {}},
 			Socket: func(ctx context.Context, _ layout.Layout) (*status.Node, error) {

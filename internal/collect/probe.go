@@ -19,11 +19,12 @@ import (
 // prober asks API servers, directly or through a balancer. Each question has a
 // connection of its own, so that no answer comes over an old one.
 type prober struct {
-	roots *x509.CertPool // the Kubernetes CA; nil: cannot be read
-	err   error          // why roots is nil
+	roots   *x509.CertPool // the Kubernetes CA; nil: cannot be read
+	err     error          // why roots is nil
+	timeout time.Duration  // of one question
 }
 
-func newProber(caFile string) *prober {
+func newProber(caFile string, timeout time.Duration) *prober {
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
 		return &prober{err: fmt.Errorf("read the Kubernetes CA: %w", err)}
@@ -32,7 +33,7 @@ func newProber(caFile string) *prober {
 	if !roots.AppendCertsFromPEM(pem) {
 		return &prober{err: fmt.Errorf("read the Kubernetes CA: no certificate in %s", caFile)}
 	}
-	return &prober{roots: roots}
+	return &prober{roots: roots, timeout: timeout}
 }
 
 // answer is what a health path said.
@@ -52,7 +53,7 @@ func (p *prober) get(ctx context.Context, address, path string) answer {
 		DisableKeepAlives: true,
 	}
 	defer t.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+path, nil)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hactl/hactl/internal/status"
 )
@@ -57,7 +58,11 @@ func TestProbe(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := newProber(ca).get(t.Context(), c.address, "/readyz")
+			timeout := patience
+			if c.why == "no answer in time" {
+				timeout = 100 * time.Millisecond
+			}
+			got := newProber(ca, timeout).get(t.Context(), c.address, "/readyz")
 			if got.ok != c.ok || !strings.Contains(got.why, c.why) || (c.why == "") != (got.why == "") && c.ok != status.Unclear || (got.took > 0) != c.heard {
 				t.Errorf("%+v, want %s, %q", got, c.ok, c.why)
 			}
@@ -72,7 +77,7 @@ func TestProbeWithoutCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	for file, why := range map[string]string{filepath.Join(dir, "none"): "no such file", empty: "no certificate in"} {
-		if got := newProber(file).get(t.Context(), "127.0.0.1:1", "/readyz"); got.ok != status.Unclear || !strings.Contains(got.why, why) {
+		if got := newProber(file, patience).get(t.Context(), "127.0.0.1:1", "/readyz"); got.ok != status.Unclear || !strings.Contains(got.why, why) {
 			t.Errorf("%+v, want unknown because of %q", got, why)
 		}
 	}
@@ -81,7 +86,7 @@ func TestProbeWithoutCA(t *testing.T) {
 // A server that waits for etcd lives, but is not ready.
 func TestAPIServer(t *testing.T) {
 	l := root(t)
-	p := newProber(filepath.Join(l.PKI(), "ca.crt"))
+	p := newProber(filepath.Join(l.PKI(), "ca.crt"), patience)
 	port := serve(t, l, "127.0.0.1", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.String() == "/livez?exclude=etcd" {
 			ready(w, r)
