@@ -52,7 +52,7 @@ func (w *Watchdog) restart(ctx context.Context, t *target) {
 // permit asks Config.Permit, so that one that hangs has refused. release may be nil.
 func (w *Watchdog) permit(ctx context.Context, unit string) (release func(), err error) {
 	if w.cfg.Permit == nil {
-		return nil, nil //nolint:nilnil // nothing to give back
+		return nil, nil // nothing to give back
 	}
 	ctx, cancel := context.WithTimeout(ctx, permitTimeout)
 	defer cancel()

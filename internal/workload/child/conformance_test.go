@@ -25,13 +25,7 @@ func awaitOpen(t *testing.T, socket string) {
 	})
 }
 
-func TestSupervisorIsAManager(t *testing.T) {
-	workloadtest.Run(t, func(t *testing.T, units []workload.Unit) workload.Manager {
-		s, _ := running(t, configFor(t, units...))
-		return s
-	})
-}
-
+// The suite asks through the socket, and so the Supervisor behind it too.
 func TestClientIsAManager(t *testing.T) {
 	workloadtest.Run(t, func(t *testing.T, units []workload.Unit) workload.Manager {
 		cfg := configFor(t, units...)

@@ -204,10 +204,11 @@ func TestLogsAndRotates(t *testing.T) {
 	want := func(path string) {
 		t.Helper()
 		testwait.For(t, "text in "+path, workloadtest.Limit, func() error {
-			if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "hello from the unit\n") {
-				return fmt.Errorf("%q, %v", b, err)
+			b, err := os.ReadFile(path)
+			if err == nil && !strings.Contains(string(b), "hello from the unit\n") {
+				err = fmt.Errorf("it holds %q", b)
 			}
-			return nil
+			return err
 		})
 	}
 	want(u.LogFile)

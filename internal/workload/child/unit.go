@@ -39,7 +39,7 @@ type unit struct {
 
 // life is the time from a start to a stop, with all the restarts between.
 type life struct {
-	ctx    context.Context //nolint:containedctx // it is the life: ended by cancel, in the order of stopping
+	ctx    context.Context // it is the life: ended by cancel, in the order of stopping
 	cancel context.CancelFunc
 	force  chan struct{} // closed by end: do not wait for SIGTERM
 	done   chan struct{}

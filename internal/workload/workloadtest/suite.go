@@ -211,7 +211,7 @@ func restartOnCommand(t *testing.T, f Factory) {
 
 func forcedRestart(t *testing.T, f Factory) {
 	u := notify(Unit(t, "u", "-ready", "0s", "-ignore-term"))
-	u.StopTimeout = 3 * time.Second // would show in LastExit
+	u.StopTimeout = time.Second // would show in LastExit
 	m := f(t, []workload.Unit{u})
 	before := await(t, m, "u", "active", active)
 	do(t, "freeze", func(ctx context.Context) error { return m.Signal(ctx, "u", syscall.SIGSTOP) })

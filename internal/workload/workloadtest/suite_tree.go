@@ -49,7 +49,7 @@ const watchdog = 1500 * time.Millisecond
 
 func missedWatchdog(t *testing.T, f Factory) {
 	u := notify(Unit(t, "u", "-ready", "0s", "-ping", "-child", "-ignore-term"))
-	u.WatchdogSec, u.StopTimeout = watchdog, 3*time.Second
+	u.WatchdogSec, u.StopTimeout = watchdog, time.Second
 	m := f(t, []workload.Unit{u})
 	before := await(t, m, "u", "active", active)
 	pids := append(children(t, before.MainPID), before.MainPID)
