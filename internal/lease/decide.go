@@ -16,6 +16,7 @@ type sight struct {
 	rec     Record
 	at      time.Duration // when the newest Token, Beat or Ended was first seen
 	freeAt  time.Duration // when the lock was first seen free; valid if rec is free
+	orderAt time.Duration // when the newest Order was first seen
 	lost    bool          // the record vanished
 	before  Record        // what it was, valid when lost
 	started bool
@@ -27,6 +28,9 @@ func (s sight) see(rec Record, now time.Duration) sight {
 		return s
 	}
 	old := s.rec
+	if rec.Order != old.Order {
+		s.orderAt = now
+	}
 	switch {
 	case !s.started:
 		s.at, s.freeAt = now, now
@@ -57,9 +61,6 @@ func decide(s sight, me self, now time.Duration) action {
 	if s.rec.Paused {
 		return action{}
 	}
-	if s.rec.MoveTo != "" && s.rec.MoveTo != me.name && s.rec.free() {
-		me.delay = max(me.delay, me.yieldFor)
-	}
 	until := time.Duration(0)
 	switch {
 	case s.lost:
@@ -73,6 +74,9 @@ func decide(s sight, me self, now time.Duration) action {
 		until = max(s.freeAt+me.delay, me.behind)
 		if s.rec.Next != "" {
 			until = max(until, s.freeAt+me.yieldFor)
+		}
+		if s.rec.MoveTo != "" && s.rec.MoveTo != me.name {
+			until = max(until, s.orderAt+me.yieldFor)
 		}
 	}
 	if now >= until {

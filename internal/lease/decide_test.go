@@ -30,8 +30,8 @@ func TestDecide(t *testing.T) {
 		"ended for another, long ago": {rec: edit(ended, func(r *Record) { r.Next = "m3" }), at: 7 * time.Second, take: true},
 		"paused":                      {rec: edit(ended, func(r *Record) { r.Paused = true }), at: 1 * time.Second},
 		"paused, though expired":      {rec: edit(other, func(r *Record) { r.Paused = true }), at: 1 * time.Second},
-		"ordered to us":               {rec: edit(ended, func(r *Record) { r.MoveTo = "m1" }), at: 10 * time.Second, take: true},
-		"ordered to another":          {rec: edit(ended, func(r *Record) { r.MoveTo = "m3" }), at: 9 * time.Second, when: 12 * time.Second},
+		"ordered to us":               {rec: edit(ended, func(r *Record) { r.MoveTo, r.Order = "m1", 10 }), at: 10 * time.Second, take: true},
+		"ordered to another":          {rec: edit(ended, func(r *Record) { r.MoveTo, r.Order = "m3", 10 }), at: 9 * time.Second, when: 12 * time.Second},
 		"we stay behind":              {rec: ended, at: 9 * time.Second, me: func(m *self) { m.behind = 11 * time.Second }, when: 11 * time.Second},
 		"we hold others":              {rec: ended, at: 10 * time.Second, me: func(m *self) { m.delay = time.Second }, when: 11 * time.Second},
 		"a delay is not for an expiry": {rec: other, at: 5 * time.Second, me: func(m *self) { m.delay = time.Hour },
@@ -78,5 +78,12 @@ func TestSight(t *testing.T) {
 	ended.Rev, ended.Token, ended.Ended = 16, 16, true
 	step(ended, 10*time.Second, action{take: true})
 	// What ended cleanly is not deleted by anybody of ours either.
-	step(Record{Rev: 17}, 11*time.Second, action{at: 14030 * time.Millisecond})
+	// An order counts from its own sighting, however long the lock was free.
+	moved := ended
+	moved.Rev, moved.Order, moved.MoveTo = 17, 17, "m3"
+	me.yieldFor = 3 * time.Second
+	step(moved, 60*time.Second, action{at: 63 * time.Second})
+	ended.Rev, me.yieldFor = 18, 0
+	step(ended, 61*time.Second, action{take: true})
+	step(Record{Rev: 19}, 71*time.Second, action{at: 74030 * time.Millisecond})
 }
