@@ -43,7 +43,7 @@ type Config struct {
 	// confirmed. Default 0: right for work that a dead man's switch ends.
 	LockDelay time.Duration
 	// YieldFor is how long the others give way to a candidate that a release
-	// names, and how long one that handed over stays behind. Default TTL.
+	// names; one that handed over stays behind for twice that. Default TTL.
 	YieldFor time.Duration
 	// Delay is waited before a free lock is taken; called at each try. It spreads
 	// several singletons over the candidates. nil: none.

@@ -95,7 +95,7 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context, *Term) err
 				return err
 			}
 		case errors.As(err, &yield), errors.Is(err, ErrYield):
-			c.behind = e.cfg.Clock.Now() + e.cfg.YieldFor
+			c.behind = e.cfg.Clock.Now() + 2*e.cfg.YieldFor
 		case errors.Is(err, ErrUnconfirmed):
 			e.id = rand.Text() // our old claim is to be waited for like anybody's
 		default:
