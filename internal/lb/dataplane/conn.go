@@ -42,6 +42,7 @@ type conn struct {
 	gen   uint32
 	state state
 	again bool // waits in the loop's ready list
+	aged  bool // the backend's socket has its keep-alive options
 
 	client, back end
 	up, down     flow // client to backend, backend to client

@@ -72,7 +72,7 @@ func (l *loop) dial(c *conn) {
 		c.target, c.state, c.sent = t, stDialing, 0
 		c.back = end{fd: fd}
 		if t.family != unix.AF_UNIX {
-			l.setOpts(fd)
+			rawSetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, l.one)
 		}
 		errno = rawConnect(fd, t.sa)
 		if (errno == 0 || errno == unix.EINPROGRESS) && l.watch(fd, c, sideBack) {

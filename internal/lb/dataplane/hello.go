@@ -53,6 +53,9 @@ func readHello(p []byte) (v helloVerdict, n int) {
 			}
 			if got+copied == helloHeaderLen {
 				want = helloHeaderLen + (int(head[1])<<16 | int(head[2])<<8 | int(head[3]))
+				if want > MaxHello {
+					return helloTooBig, 0
+				}
 			}
 		}
 		if len(body) < length {
@@ -60,14 +63,11 @@ func readHello(p []byte) (v helloVerdict, n int) {
 		}
 		got += length
 		pos += recordHeaderLen + length
-		switch {
-		case want >= 0 && got >= want:
+		if want >= 0 && got >= want {
 			if pos > MaxHello {
 				return helloTooBig, 0
 			}
 			return helloWhole, pos
-		case want > MaxHello:
-			return helloTooBig, 0
 		}
 	}
 }

@@ -40,7 +40,8 @@ func deadPeerOpts(after time.Duration) []sockOpt {
 		sockOpt{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, count})
 }
 
-// setOpts prepares a backend's socket. A failure leaves the kernel's default.
+// setOpts prepares a backend's socket for a life of more than a moment: five
+// calls that a short connection does not need. A failure leaves the kernel's default.
 func (l *loop) setOpts(fd int32) {
 	for i := range l.opts {
 		o := &l.opts[i]

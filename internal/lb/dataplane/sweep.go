@@ -18,6 +18,10 @@ func (l *loop) sweep() {
 		if c.state != stStreaming {
 			continue
 		}
+		if !c.aged {
+			c.aged = true
+			l.setOpts(c.back.fd)
+		}
 		if c.back.eof && now-max(c.up.last, c.down.last) > halfOpenTicks {
 			l.close(c, false)
 			continue

@@ -21,18 +21,28 @@ type HTTPSConfig struct {
 	Network string // tcp or unix
 	Address string
 	Path    string                // default /readyz
+	Alive   string                // default /livez/ping: see HTTPS
 	Name    string                // the name that the certificate must have; default kubernetes, which is in every API server's
 	Roots   func() *x509.CertPool // called for each handshake, so that a new CA counts at once
 }
 
 // HTTPS returns a check that is OK when GET Path answers 200 over verified TLS,
 // and a function that closes the connection it keeps.
+//
+// A server whose Path is slow need not hang: kube-apiserver's /readyz waits for
+// etcd, and an overloaded machine is slow at everything. So when half of the
+// time has passed without an answer, Alive is asked as well, which depends on
+// nothing. Any answer to that, even a refusal, makes the result Red instead of
+// Silent: send it nothing new, but keep what it has.
 func HTTPS(cfg HTTPSConfig) (Check, func()) {
 	if cfg.Path == "" {
 		cfg.Path = "/readyz"
 	}
 	if cfg.Name == "" {
 		cfg.Name = "kubernetes"
+	}
+	if cfg.Alive == "" {
+		cfg.Alive = "/livez/ping"
 	}
 	kept, fresh := cfg.transport(false), cfg.transport(true)
 	return func(ctx context.Context, anew bool) Result {
@@ -41,8 +51,47 @@ func HTTPS(cfg HTTPSConfig) (Check, func()) {
 			t = fresh
 			kept.CloseIdleConnections()
 		}
-		return get(ctx, t, "https://"+cfg.Name+cfg.Path)
+		return twice(ctx,
+			func() Result { return get(ctx, t, "https://"+cfg.Name+cfg.Path) },
+			func() Result { return get(ctx, fresh, "https://"+cfg.Name+cfg.Alive) })
 	}, kept.CloseIdleConnections
+}
+
+// twice returns what ready says. When that takes more than half of the time it
+// asks alive, too, and if only that answers, returns Red shortly before the time
+// is over.
+func twice(ctx context.Context, ready, alive func() Result) Result {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ready()
+	}
+	whole := time.Until(deadline)
+	first := make(chan Result, 1)
+	go func() { first <- ready() }()
+	half := time.NewTimer(whole / 2)
+	defer half.Stop()
+	select {
+	case r := <-first:
+		return r
+	case <-half.C:
+	}
+	second := make(chan Result, 1)
+	go func() { second <- alive() }()
+	almost := time.NewTimer(time.Until(deadline) - whole/20)
+	defer almost.Stop()
+	select {
+	case r := <-first:
+		return r
+	case <-almost.C:
+	}
+	select {
+	case r := <-second:
+		if r.Answer == pool.OK || r.Answer == pool.Red {
+			return Result{Answer: pool.Red, Why: "lives, but does not say in time whether it is ready"}
+		}
+	default:
+	}
+	return <-first
 }
 
 func (cfg HTTPSConfig) transport(once bool) *http.Transport {
