@@ -108,12 +108,6 @@ func (h host) etcd(f *flags) {
 	f.set("etcd-cafile", h.pki("etcd/ca.crt"))
 	f.set("etcd-certfile", h.pki("apiserver-etcd-client.crt"))
 	f.set("etcd-keyfile", h.pki("apiserver-etcd-client.key"))
-	// /readyz asks etcd twice, one after the other (checks etcd and
-	// etcd-readiness). Both together must end before the balancer's own timeout,
-	// so that it gets an answer with a reason.
-	half := max(h.cluster.LoadBalancer.Check.Timeout/2, 100*time.Millisecond)
-	f.duration("etcd-healthcheck-timeout", half)
-	f.duration("etcd-readycheck-timeout", half)
 	f.set("encryption-provider-config", EncryptionFile(h.Layout))
 	f.bool("encryption-provider-config-automatic-reload", true)
 }
