@@ -286,13 +286,17 @@ func (l *Lab) call(ctx context.Context, req wire.Request) (*wire.Status, error) 
 	return status, nil
 }
 
-// Status is how a lab is; HostStatus, SlowWay and Way are its parts.
-type (
-	Status     = wire.Status
-	HostStatus = wire.HostStatus
-	SlowWay    = wire.SlowStatus
-	Way        = link.Way
-)
+// Status is how a lab is.
+type Status = wire.Status
+
+// HostStatus is how a host is.
+type HostStatus = wire.HostStatus
+
+// SlowWay is a way that was made slow.
+type SlowWay = wire.SlowStatus
+
+// Way is one direction between two hosts.
+type Way = link.Way
 
 // The states of a host in its HostStatus.
 const (

@@ -704,7 +704,7 @@ func TestLabEndsWithItsOwner(t *testing.T) {
 	}
 	testwait.For(t, "the guard to remove the lab", 20*time.Second, func() error {
 		if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("folder: %v", err)
+			return fmt.Errorf("folder: %w", errors.Join(errors.New("it is there"), err))
 		}
 		return nil
 	})
@@ -726,7 +726,7 @@ func TestNextUpRemovesWhatAKilledGuardLeft(t *testing.T) {
 	}
 	testwait.For(t, "the hosts to die with the guard", 20*time.Second, func() error {
 		if _, err := Open(dir, name); !errors.Is(err, ErrNoLab) {
-			return fmt.Errorf("open: %v", err)
+			return fmt.Errorf("open: %w", errors.Join(errors.New("it is up"), err))
 		}
 		return nil
 	})

@@ -147,7 +147,7 @@ func printStatus(ctx context.Context, out io.Writer, lab *hosts.Lab) error {
 		fmt.Fprintf(w, "cut\t%s\n", cut)
 	}
 	for _, slow := range status.Slows {
-		fmt.Fprintf(w, "slow\t%s\t%+v\n", slow.Way, slow.Shape)
+		fmt.Fprintf(w, "slow\t%s\t%s\n", slow.Way, slow.Shape)
 	}
 	return w.Flush()
 }

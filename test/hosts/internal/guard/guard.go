@@ -158,6 +158,9 @@ func startKeeper(cfg Config) (keeper *exec.Cmd, ready *os.File, err error) {
 
 // keeperEnded is the error of a keeper that ended by itself, with its last words.
 func keeperEnded(dir string, err error) error {
+	if err == nil {
+		err = errors.New("exit status 0")
+	}
 	log, _ := os.ReadFile(filepath.Join(dir, labdir.LogFile))
-	return fmt.Errorf("the lab's keeper ended (%v): %q", err, log[max(0, len(log)-1000):])
+	return fmt.Errorf("the lab's keeper ended: %w: %q", err, log[max(0, len(log)-1000):])
 }

@@ -125,6 +125,16 @@ func TestShapeValidate(t *testing.T) {
 	}
 }
 
+func TestShapeString(t *testing.T) {
+	if got := (Shape{}).String(); got != "" {
+		t.Errorf("a free way is %q", got)
+	}
+	got := Shape{Delay: time.Second, Jitter: time.Millisecond, Loss: 0.1, Duplicate: 0.2, Reorder: 1, Rate: 9, Seed: 4}.String()
+	if got != "delay 1s, jitter 1ms, loss 0.1, duplicate 0.2, reorder 1, rate 9 bit/s" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestRules(t *testing.T) {
 	table := NewTable()
 	table.Cuts[Way{"m2", "m1"}] = true

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -33,6 +34,24 @@ type Shape struct {
 }
 
 const defaultQueue = 1000
+
+// String names what differs from a free way, in the words of the lab command's
+// flags.
+func (s Shape) String() string {
+	var parts []string
+	add := func(is bool, format string, value any) {
+		if is {
+			parts = append(parts, fmt.Sprintf(format, value))
+		}
+	}
+	add(s.Delay > 0, "delay %v", s.Delay)
+	add(s.Jitter > 0, "jitter %v", s.Jitter)
+	add(s.Loss > 0, "loss %v", s.Loss)
+	add(s.Duplicate > 0, "duplicate %v", s.Duplicate)
+	add(s.Reorder > 0, "reorder %v", s.Reorder)
+	add(s.Rate > 0, "rate %v bit/s", s.Rate)
+	return strings.Join(parts, ", ")
+}
 
 // Validate reports everything that is wrong with s.
 func (s Shape) Validate() error {
