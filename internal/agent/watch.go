@@ -50,21 +50,25 @@ func (p *probes) apiServerReady(ctx context.Context) error {
 // etcd, and builds its caches.
 const apiServerGrace = 90 * time.Second
 
-const needsEtcd = "etcd"
+// What a process that does not answer may be waiting for.
+const (
+	needsEtcd = "etcd"
+	needsCPU  = "cpu"
+)
 
 func (a *Agent) newWatchdog() (*watchdog.Watchdog, error) {
 	c := a.cfg.Cluster
 	targets := []watchdog.Target{
-		{Unit: master.Etcd, Probe: a.etcd.member},
+		{Unit: master.Etcd, Needs: []string{needsCPU}, Probe: a.etcd.member},
 		{
-			Unit: master.APIServer, Needs: []string{needsEtcd}, Grace: apiServerGrace,
+			Unit: master.APIServer, Needs: []string{needsEtcd, needsCPU}, Grace: apiServerGrace,
 			Probe: watchdog.HTTP(a.probes.apiServer, kube.APIServerHealth(c, a.self).Alone),
 		},
-		{Unit: master.Balancer, Probe: watchdog.Connect(c.BalancerAddress(a.self))},
+		{Unit: master.Balancer, Needs: []string{needsCPU}, Probe: watchdog.Connect(c.BalancerAddress(a.self))},
 	}
 	for i, s := range c.Singletons {
 		targets = append(targets, watchdog.Target{
-			Unit: master.Podmaster + s.Name, Needs: []string{needsEtcd},
+			Unit: master.Podmaster + s.Name, Needs: []string{needsEtcd, needsCPU},
 			Probe: watchdog.HTTP(a.probes.plain, "http://"+c.PodmasterMetricsAddress(a.self, i)+"/livez"),
 		})
 	}
@@ -78,7 +82,7 @@ func (a *Agent) newWatchdog() (*watchdog.Watchdog, error) {
 	}
 	return watchdog.New(watchdog.Config{
 		Targets:      targets,
-		Dependencies: map[string]health.Check{needsEtcd: a.etcd.quorum},
+		Dependencies: map[string]health.Check{needsEtcd: a.etcd.quorum, needsCPU: cpuPressure},
 		Supervisor:   a.supervisor(),
 		Policy:       watchdog.PolicyOf(c.Watchdog),
 		Permit:       p.Permit,
