@@ -58,7 +58,10 @@ func Listen(ctx context.Context, addrs []string, inherited []*os.File) (files []
 
 // canonicalListen writes addr the way boundTo does, where that needs no resolving.
 func canonicalListen(addr string) (string, error) {
-	if strings.HasPrefix(addr, "unix:/") {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if !strings.HasPrefix(path, "/") {
+			return "", fmt.Errorf("listen address %q: want unix:/an/absolute/path", addr)
+		}
 		return addr, nil
 	}
 	host, port, err := net.SplitHostPort(addr)
@@ -122,11 +125,19 @@ func boundTo(f *os.File) (string, error) {
 
 // detach takes the descriptor out of f, which is closed.
 func detach(f *os.File) (int, error) {
+	fd, err := dup(f)
+	if err != nil {
+		return -1, err
+	}
+	return fd, f.Close()
+}
+
+func dup(f *os.File) (int, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return -1, fmt.Errorf("duplicate %s: %w", f.Name(), err)
 	}
-	return fd, f.Close()
+	return fd, nil
 }
 
 // ownAddresses are where this balancer listens; a backend there would be a loop.

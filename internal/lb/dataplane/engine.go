@@ -199,3 +199,6 @@ func (e *Engine) post(f func(*loop)) {
 		l.post(f)
 	}
 }
+
+// Accepting says whether the engine has listeners.
+func (e *Engine) Accepting() bool { return len(e.listenerFDs()) > 0 }

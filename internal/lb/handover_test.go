@@ -1,0 +1,236 @@
+package lb
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const successorEnv = "LB_TEST_SUCCESSOR"
+
+// A successor takes the sockets over while clients connect all the time: none is
+// refused, and old connections go on at the predecessor.
+func TestHandOver(t *testing.T) {
+	backend := echoServer(t)
+	f := listener(t, "127.0.0.1:0")
+	keep, err := detach(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := os.NewFile(uintptr(keep), "own")
+	spare := listenerCopy(t, own)
+	r := newRig(t, nil, Config{Listeners: []*os.File{own}, Source: Static([]Backend{{Address: backend}}), Check: Check{Kind: CheckTCP}, DrainTimeout: time.Hour})
+	old, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	say(t, old, "old")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var tries atomic.Int64
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			c, err := net.Dial("tcp", r.addr)
+			if err != nil {
+				t.Errorf("try %d: %v", tries.Load(), err)
+				return
+			}
+			say(t, c, "new")
+			_ = c.Close()
+			tries.Add(1)
+		}
+	})
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSuccessor$")
+	cmd.Env = append(os.Environ(), successorEnv+"="+backend)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := Succeed(ctx, cmd, []*os.File{spare}, patience); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	_ = spare.Close()
+	r.KeepConnections()
+	stopped := make(chan struct{})
+	go func() { r.stop(); close(stopped) }()
+	eventually(t, "the predecessor to accept nothing", func() bool { return len(r.engineListeners()) == 0 })
+	before := tries.Load()
+	eventually(t, "the successor to serve", func() bool { return tries.Load() > before+5 })
+	say(t, old, "still here")
+	select {
+	case <-stopped:
+		t.Error("the predecessor ended with a connection open")
+	default:
+	}
+	_ = old.Close()
+	<-stopped
+	cancel()
+	wg.Wait()
+	_ = in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("successor: %v\n%s", err, out.String())
+	}
+}
+
+func (r *rig) engineListeners() []string {
+	if c, err := net.Dial("tcp", r.addr); err == nil {
+		_ = c.Close()
+	}
+	if r.engine.Accepting() {
+		return []string{r.addr}
+	}
+	return nil
+}
+
+// TestSuccessor is the process that TestHandOver starts.
+func TestSuccessor(t *testing.T) {
+	backend := os.Getenv(successorEnv)
+	if backend == "" {
+		return // only as a child
+	}
+	files, ready, err := Inherited()
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	b, err := New(Config{Listeners: files, Source: Static([]Backend{{Address: backend}}), Check: Check{Kind: CheckTCP}, Notify: func(s string) {
+		if s == "READY=1" {
+			ready()
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSuccessorThatDoesNotServe(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args    []string
+		timeout time.Duration
+		want    string
+	}{
+		"ends":       {[]string{"true"}, patience, "ended before it served"},
+		"hangs":      {[]string{"cat"}, 50 * time.Millisecond, "did not serve within"},
+		"not to run": {[]string{"/nonexistent/program"}, patience, "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(tc.args[0])
+			r, w, _ := os.Pipe() // cat waits for its end
+			cmd.Stdin = r
+			defer w.Close()
+			defer r.Close()
+			if err := Succeed(t.Context(), cmd, nil, tc.timeout); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestInheritedRefusesNonsense(t *testing.T) {
+	for _, n := range []string{"x", "-1", "0", "1000"} {
+		t.Setenv(envInherit, n)
+		t.Setenv(envReady, "4")
+		if _, _, err := Inherited(); err == nil {
+			t.Errorf("%s sockets: no error", n)
+		}
+	}
+	t.Setenv(envInherit, "")
+	if f, ready, err := Inherited(); f != nil || ready != nil || err != nil {
+		t.Error("something inherited from nobody")
+	}
+}
+
+func TestListenTakesInheritedSocket(t *testing.T) {
+	f := listener(t, "127.0.0.1:0")
+	addr, _ := boundTo(f)
+	other := listener(t, "127.0.0.1:0")
+	files, err := Listen(t.Context(), []string{addr}, []*os.File{other, f})
+	if err != nil || len(files) != 1 || files[0] != f {
+		t.Fatalf("got %v %v, want the inherited one", files, err)
+	}
+	defer f.Close()
+	if _, err := Listen(t.Context(), []string{addr}, nil); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a second one on the same address: %v", err)
+	}
+	for _, bad := range []string{"nonsense", "1.2.3.4", "unix:relative", "256.0.0.1:99999"} {
+		if _, err := Listen(t.Context(), []string{bad}, nil); err == nil {
+			t.Errorf("%s: no error", bad)
+		}
+	}
+}
+
+func TestListenUnix(t *testing.T) {
+	path := "unix:" + t.TempDir() + "/s"
+	first := listener(t, path)
+	if _, err := Listen(t.Context(), []string{path}, nil); err == nil || !strings.Contains(err.Error(), "another process serves there") {
+		t.Errorf("a live socket: %v", err)
+	}
+	_ = first.Close() // the file stays, as after a crash
+	second := listener(t, path)
+	_ = second.Close()
+}
+
+func listenerCopy(t *testing.T, f *os.File) *os.File {
+	t.Helper()
+	a, err := boundTo(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := dup(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), a)
+}
+
+func echoServer(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { _, _ = io.Copy(c, c); _ = c.Close() })
+		}
+	})
+	t.Cleanup(func() { _ = ln.Close(); wg.Wait() })
+	return ln.Addr().String()
+}
+
+func say(t *testing.T, c net.Conn, what string) {
+	t.Helper()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := fmt.Fprintln(c, what); err != nil {
+		t.Errorf("say %q: %v", what, err)
+		return
+	}
+	if got, err := bufio.NewReader(c).ReadString('\n'); err != nil || got != what+"\n" {
+		t.Errorf("said %q, heard %q, %v", what, got, err)
+	}
+}
