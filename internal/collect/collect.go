@@ -100,7 +100,7 @@ func (c *Collector) Report(ctx context.Context) *status.Report {
 	wg.Go(func() { r.Etcd, r.Singletons = c.cfg.Etcd(ctx) })
 	if c.cfg.FrontDoor != "" {
 		wg.Go(func() {
-			a := probes.get(ctx, c.cfg.FrontDoor, "/readyz")
+			a := probes.through(ctx, c.cfg.FrontDoor)
 			r.FrontDoor = &status.FrontDoor{Address: c.cfg.FrontDoor, Serving: a.ok, Why: a.why, Latency: status.In(a.took)}
 		})
 	}
@@ -108,7 +108,7 @@ func (c *Collector) Report(ctx context.Context) *status.Report {
 		wg.Go(func() { nodes[i] = c.node(ctx, m) })
 		wg.Go(func() { r.APIServers[i] = probes.apiServer(ctx, m.Name, cl.APIServerAddress(m)) })
 		wg.Go(func() {
-			a := probes.get(ctx, cl.BalancerAddress(m), "/readyz")
+			a := probes.through(ctx, cl.BalancerAddress(m))
 			r.Balancers[i] = status.Balancer{
 				Name: m.Name, Address: cl.BalancerAddress(m), Serving: a.ok, Why: a.why, Latency: status.In(a.took),
 			}

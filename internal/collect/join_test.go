@@ -129,7 +129,7 @@ func TestWords(t *testing.T) {
 		{errors.New("one\n  two\tthree"), "one two three"},
 		{errors.New(`rpc error: transport: authentication handshake failed: x509: unknown"`), "x509: unknown"},
 		{fmt.Errorf("/run/hactl/supervisor.sock: %w", child.ErrUnreachable), "not running"},
-		{fmt.Errorf("dial /run/hactl/lb.sock: %w", syscall.ENOENT), "not running"},
+		{errNotRunning, "not running"},
 	} {
 		if got := words(c.err); got != c.want {
 			t.Errorf("words(%v) = %q, want %q", c.err, got, c.want)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/layout"
@@ -19,6 +20,9 @@ import (
 	"github.com/hactl/hactl/internal/workload"
 	"github.com/hactl/hactl/internal/workload/child"
 )
+
+// errNotRunning is why a part of this machine tells nothing.
+var errNotRunning = errors.New("not running")
 
 // Local reads what one master's own sockets and files tell, without its agent.
 type Local struct {
@@ -45,6 +49,9 @@ func (l Local) Processes(ctx context.Context) ([]status.Process, error) {
 // Balancer asks the balancer at its admin socket.
 func (l Local) Balancer(ctx context.Context) (*status.LocalLB, error) {
 	s, err := lb.NewClient(l.Layout.LBAdminSocket()).Status(ctx)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return nil, errNotRunning
+	}
 	if err != nil {
 		return nil, err
 	}

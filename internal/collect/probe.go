@@ -97,6 +97,28 @@ func failing(body string) string {
 	return ": " + oneLine(strings.Join(names, ", ")) + " failed"
 }
 
+// throughTries is how often a balancer may lead to an API server that is not
+// ready before it is said to serve nothing: it may not have found out yet, and a
+// new connection goes elsewhere.
+const throughTries = 3
+
+// through asks whether anything is served through a balancer.
+func (p *prober) through(ctx context.Context, address string) answer {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	var a answer
+	for range throughTries {
+		next := p.get(ctx, address, "/readyz")
+		if ctx.Err() != nil && a.took > 0 {
+			break // the deadline's end says nothing new
+		}
+		if a = next; a.ok != status.No || a.took == 0 {
+			break
+		}
+	}
+	return a
+}
+
 // apiServer asks one directly, whether it is ready and whether it lives. Both at
 // once, so that a slow one does not cost twice.
 func (p *prober) apiServer(ctx context.Context, master, address string) status.APIServer {

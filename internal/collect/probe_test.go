@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,6 +68,32 @@ func TestProbe(t *testing.T) {
 				t.Errorf("%+v, want %s, %q", got, c.ok, c.why)
 			}
 		})
+	}
+}
+
+// A balancer that leads to a sick API server is asked again; one that does not
+// answer is not.
+func TestThrough(t *testing.T) {
+	l := root(t)
+	ca := filepath.Join(l.PKI(), "ca.crt")
+	for _, c := range []struct {
+		sick  int32 // answers of 500 before those of 200
+		asked int32
+		ok    status.Answer
+	}{{0, 1, status.Yes}, {1, 2, status.Yes}, {2, 3, status.Yes}, {9, 3, status.No}} {
+		var asked atomic.Int32
+		port := serve(t, l, "127.0.0.1", func(w http.ResponseWriter, r *http.Request) {
+			if asked.Add(1) <= c.sick {
+				w.WriteHeader(500)
+			}
+		})
+		got := newProber(ca, patience).through(t.Context(), fmt.Sprintf("127.0.0.1:%d", port))
+		if got.ok != c.ok || asked.Load() != c.asked || got.took <= 0 {
+			t.Errorf("%d sick answers: %+v after %d questions, want %s after %d", c.sick, got, asked.Load(), c.ok, c.asked)
+		}
+	}
+	if got := newProber(ca, patience).through(t.Context(), "127.0.0.1:1"); got.ok != status.No || got.took != 0 {
+		t.Errorf("nobody there: %+v", got)
 	}
 }
 

@@ -38,8 +38,6 @@ func words(err error) string {
 		return "connection cut"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "no route"
-	case errors.Is(err, syscall.ENOENT) && strings.Contains(err.Error(), ".sock"):
-		return "not running"
 	case errors.As(err, &urlErr):
 		return oneLine(urlErr.Err.Error())
 	default:

@@ -26,6 +26,7 @@ const (
 	CodeAPIServerUnknown  = "apiserver-unknown"   // one could not be asked
 
 	CodeFrontDoor           = "front-door"             // nothing can be reached through the front door
+	CodeFrontDoorSick       = "front-door-sick"        // it leads to an API server that is not ready, though there is one
 	CodeFrontDoorUnknown    = "front-door-unknown"     // the front door could not be tried
 	CodeBalancerNotServing  = "balancer-not-serving"   // one balancer serves nothing
 	CodeBalancerUnknown     = "balancer-unknown"       // one could not be tried

@@ -40,10 +40,18 @@ func (j *judge) apiServers() {
 // long as that does; else as long as one balancer does.
 func (j *judge) frontDoor() {
 	if f := j.r.FrontDoor; f != nil {
-		switch f.Serving {
-		case Yes:
-		case No:
-			j.add(LevelDown, CodeFrontDoor, "front door", j.hint.frontDoor(),
+		switch {
+		case f.Serving == Yes:
+		case f.Serving == No && f.Latency > 0 && j.oneReady():
+			// It passes connections on; to which API server, it will find out.
+			j.add(LevelDegraded, CodeFrontDoorSick, "front door", "",
+				"the front door %s leads to an API server that is not ready%s, though there is one that is", f.Address, because(f.Why))
+		case f.Serving == No:
+			hint := j.hint.frontDoor()
+			if j.noAPIServer() {
+				hint = "" // it has nothing to pass on to, which is a reason itself
+			}
+			j.add(LevelDown, CodeFrontDoor, "front door", hint,
 				"nothing is served at the front door %s%s", f.Address, because(f.Why))
 		default:
 			j.add(LevelDegraded, CodeFrontDoorUnknown, "front door", "", "whether the front door %s serves is unknown%s", f.Address, because(f.Why))
@@ -61,11 +69,18 @@ func (j *judge) frontDoor() {
 		hint = "" // they have nothing to pass on to, which is a reason itself
 	}
 	if j.r.FrontDoor != nil {
+		if j.noAPIServer() {
+			return
+		}
 		j.add(LevelDegraded, CodeBalancerNotServing, "balancers", hint, "no master's balancer serves: %s", strings.Join(whys, "; "))
 		return
 	}
 	j.add(LevelDown, CodeFrontDoor, "front door", hint,
 		"no balancer serves: %s", orElse(strings.Join(whys, "; "), "there is none"))
+}
+
+func (j *judge) oneReady() bool {
+	return slices.ContainsFunc(j.r.APIServers, func(a APIServer) bool { return a.Ready == Yes })
 }
 
 func (j *judge) noBalancer() bool {

@@ -69,6 +69,16 @@ var rules = []struct {
 
 	{"front door serves", 3, func(r *Report) { r.FrontDoor = &FrontDoor{Address: "x:6443", Serving: Yes} }, Healthy, nil},
 	{"front door does not", 3, func(r *Report) { r.FrontDoor = &FrontDoor{Address: "x:6443", Serving: No} }, Down, []string{"front-door front door"}},
+	{"front door leads to a sick one", 3, func(r *Report) {
+		r.FrontDoor = &FrontDoor{Serving: No, Latency: 0.01, Why: "HTTP 500"}
+		r.APIServers[0].Ready = No
+	}, Degraded, []string{"apiserver-not-ready m1/kube-apiserver", "front-door-sick front door"}},
+	{"front door leads to sick ones only", 3, func(r *Report) {
+		r.FrontDoor = &FrontDoor{Serving: No, Latency: 0.01, Why: "HTTP 500"}
+		for i := range r.APIServers {
+			r.APIServers[i].Ready, r.Balancers[i].Serving = No, No
+		}
+	}, Down, []string{"apiserver-none apiserver", "front-door front door"}},
 	{"front door not tried", 3, func(r *Report) { r.FrontDoor = &FrontDoor{Address: "x:6443"} }, Degraded, []string{"front-door-unknown front door"}},
 	{"one balancer lost", 3, func(r *Report) { r.Balancers[0].Serving = No }, Degraded, []string{"balancer-not-serving m1/hactl-lb"}},
 	{"all balancers lost", 1, func(r *Report) { r.Balancers[0].Serving = No }, Down, []string{"front-door front door"}},
