@@ -42,10 +42,30 @@ func join(c *config.Cluster, said etcdSaid) status.Etcd {
 	case e.Quorum == status.Yes:
 	case distrust > 0 && distrust == len(said.members):
 		e.Quorum, e.Membership, e.Why = status.Unclear, status.Unclear, e.Members[0].Error
+	case words(said.err) == noAnswer && followed(e):
+		// A slow answer is not a lost quorum: those that agree on a leader are one.
+		e.Quorum, e.Why = status.Unclear, "a read had no answer in time, though enough voters follow "+e.Leader
 	default:
 		e.Why = whyNoQuorum(e.Members, said.err)
 	}
 	return e
+}
+
+// followed tells whether a quorum of the voters answers and sees one leader,
+// which answers as well.
+func followed(e status.Etcd) bool {
+	voters, follow, leads := 0, 0, false
+	for _, m := range e.Members {
+		if m.Role == status.RoleLearner {
+			continue
+		}
+		voters++
+		if m.Reachable && m.Leader != "" && m.Leader == e.Leader && m.Term == e.Term {
+			follow++
+			leads = leads || m.Name == e.Leader
+		}
+	}
+	return leads && follow > voters/2
 }
 
 // member turns a member's words into the report's. An endpoint that did not

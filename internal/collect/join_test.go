@@ -57,7 +57,14 @@ func TestJoin(t *testing.T) {
 		}},
 		{"no member at all", etcdSaid{err: noLeader}, func(e status.Etcd) bool { return e.Quorum == status.No && e.Members == nil || len(e.Members) == 0 }},
 		{"a leader and yet no read", etcdSaid{err: fmt.Errorf("etcd: %w", context.DeadlineExceeded), members: []etcdcluster.MemberStatus{up(0, "a", "a", 4), up(1, "b", "a", 4)}},
-			func(e status.Etcd) bool { return e.Quorum == status.No && e.Why == "no answer in time" }},
+			func(e status.Etcd) bool { return e.Quorum == status.Unclear && strings.Contains(e.Why, "follow m1") }},
+		{"a leader and a read that is refused", etcdSaid{err: noLeader, members: []etcdcluster.MemberStatus{up(0, "a", "a", 4), up(1, "b", "a", 4)}},
+			func(e status.Etcd) bool { return e.Quorum == status.No && e.Why == "etcdserver: no leader" }},
+		{"no read, and too few follow", etcdSaid{err: context.DeadlineExceeded, members: []etcdcluster.MemberStatus{up(0, "a", "a", 4), up(1, "b", "", 4)}},
+			func(e status.Etcd) bool { return e.Quorum == status.No }},
+		{"no read, and the leader does not answer", etcdSaid{err: context.DeadlineExceeded, members: []etcdcluster.MemberStatus{
+			up(0, "a", "c", 4), up(1, "b", "c", 4), {Name: "m3", IDText: "c", Error: "no answer within 1.2s", Role: etcdcluster.Voter},
+		}}, func(e status.Etcd) bool { return e.Quorum == status.No }},
 		{"our certificate is refused everywhere", etcdSaid{err: noLeader, members: []etcdcluster.MemberStatus{down(0, badCert), down(1, badCert)}}, func(e status.Etcd) bool {
 			return e.Quorum == status.Unclear && e.Membership == status.Unclear && e.Why == "remote error: tls: expired certificate"
 		}},

@@ -14,6 +14,9 @@ import (
 	"github.com/hactl/hactl/internal/workload/child"
 )
 
+// noAnswer is what words and shorten say of every deadline that passed.
+const noAnswer = "no answer in time"
+
 // words says in a few words why something did not answer: people read them in a
 // table, beside the object's name, so what they repeat is left out.
 func words(err error) string {
@@ -29,7 +32,7 @@ func words(err error) string {
 		return "its certificate has expired or is not yet valid"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.As(err, &netErr) && netErr.Timeout():
-		return "no answer in time"
+		return noAnswer
 	case errors.Is(err, child.ErrUnreachable):
 		return "not running"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -49,7 +52,7 @@ func words(err error) string {
 func shorten(text string) string {
 	switch {
 	case strings.Contains(text, "context deadline exceeded"), strings.Contains(text, "i/o timeout"), strings.Contains(text, "no answer"):
-		return "no answer in time"
+		return noAnswer
 	case strings.Contains(text, "connection refused"):
 		return "connection refused"
 	case strings.Contains(text, "connection reset"), strings.Contains(text, "EOF"), strings.Contains(text, "broken pipe"):
