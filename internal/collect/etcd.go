@@ -41,6 +41,9 @@ func (c *Collector) etcd(ctx context.Context) (status.Etcd, []status.Singleton) 
 		ctx, cancel := context.WithTimeout(ctx, c.call)
 		defer cancel()
 		*into, *why = etcdlock.List(ctx, client, serializable)
+		if *why != nil && ctx.Err() != nil {
+			*why = ctx.Err() // etcd may end the call first, in words of its own
+		}
 	}
 	wg.Go(func() { read(&said.agreed, &said.err, false) })
 	wg.Go(func() { read(&said.memory, &said.memErr, true) })

@@ -131,6 +131,7 @@ func TestWords(t *testing.T) {
 		{wrap(syscall.EHOSTUNREACH), "no route"},
 		{wrap(syscall.ECONNRESET), "connection cut"},
 		{io.EOF, "connection cut"},
+		{errors.New("stream terminated by RST_STREAM with error code: CANCEL"), "no answer in time"},
 		{fmt.Errorf("x: %w", context.DeadlineExceeded), "no answer in time"},
 		{&url.Error{Op: "Get", URL: "https://x", Err: errors.New("remote error: tls: bad certificate")}, "remote error: tls: bad certificate"},
 		{errors.New("one\n  two\tthree"), "one two three"},

@@ -51,7 +51,8 @@ func words(err error) string {
 // shorten is words for an error of which only the text is left, as gRPC leaves it.
 func shorten(text string) string {
 	switch {
-	case strings.Contains(text, "context deadline exceeded"), strings.Contains(text, "i/o timeout"), strings.Contains(text, "no answer"):
+	case strings.Contains(text, "context deadline exceeded"), strings.Contains(text, "i/o timeout"), strings.Contains(text, "no answer"),
+		strings.Contains(text, "error code: CANCEL"): // how a server ends a call whose deadline has passed
 		return noAnswer
 	case strings.Contains(text, "connection refused"):
 		return "connection refused"
