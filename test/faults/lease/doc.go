@@ -1,0 +1,11 @@
+// Package lease breaks real podmasters in front of a real etcd, and judges
+// whether ever two terms worked at once. Three podmasters campaign for one key;
+// the work is this test binary, which writes (token, holder, boot-time) to a log
+// of its own every 5 ms and, through the gate, to a sink.
+//
+//	go test ./test/faults/lease                      each fault once
+//	HACTL_FAULT_REPEATS=50 go test -timeout 3h …     each fault 50 times, at random phases
+//	go test -run 'TestFaults/freeze_podmaster' …     one fault
+//
+// Faults that need network namespaces, cgroups or systemd are in test/hosts.
+package lease
