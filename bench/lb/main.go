@@ -14,25 +14,28 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
 )
 
 type options struct {
-	hactl     string
-	rounds    int
-	slice     time.Duration
-	only      []string
-	proxies   []string
-	idle      int
-	dir       string
-	keepGoing bool
+	hactl      string
+	rounds     int
+	slice      time.Duration
+	only       []string
+	proxies    []string
+	idle       int
+	dir        string
+	kube, etcd string   // for avail
+	faults     []string // for avail; empty: all
 }
 
 func main() {
 	var (
 		o             options
 		only, proxies string
+		faults        string
 	)
 	if len(os.Args) > 1 && os.Args[1] == naiveCommand {
 		exit(naive(os.Args[2:]))
@@ -43,7 +46,13 @@ func main() {
 	flag.StringVar(&only, "only", "small,conn,bulk,latency,idle,slow", "workloads")
 	flag.StringVar(&proxies, "proxies", "hactl,hactl-hello,nginx,naive,haproxy-splice", "balancers to compare with haproxy")
 	flag.IntVar(&o.idle, "idle", 4000, "idle connections")
+	flag.StringVar(&o.kube, "kube", "", "folder with kube-apiserver, for the workload avail")
+	flag.StringVar(&o.etcd, "etcd", "etcd", "the etcd program, for the workload avail")
+	flag.StringVar(&faults, "faults", "", "faults of avail, separated by semicolons; empty: all")
 	flag.Parse()
+	if faults != "" {
+		o.faults = strings.Split(faults, ";")
+	}
 	o.only, o.proxies = strings.Split(only, ","), strings.Split(proxies, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -67,6 +76,14 @@ func run(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir)
 	o.dir = dir
+	if i := slices.Index(o.only, "avail"); i >= 0 {
+		if err := measureAvail(ctx, o); err != nil {
+			return fmt.Errorf("avail: %w", err)
+		}
+		if o.only = slices.Delete(o.only, i, i+1); len(o.only) == 0 {
+			return nil
+		}
+	}
 	b, err := startBackends(ctx, dir)
 	if err != nil {
 		return err

@@ -219,9 +219,12 @@ func lbSource(c *cli.Context) (lb.Source, *config.Cluster, error) {
 			}
 			return masterBackends(cluster), nil
 		}
-		// The list kept on disk may serve without the file; the flags' defaults
-		// that come from it may then be missing.
+		// The list kept on disk serves without the file; then the flags must say
+		// what their defaults would have taken from it.
 		cluster, err := config.Load(l)
+		if _, kept := os.Stat(l.BackendsFile()); err != nil && kept != nil {
+			return nil, nil, err
+		}
 		if err != nil {
 			cluster = nil
 		}

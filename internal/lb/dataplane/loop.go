@@ -32,6 +32,7 @@ type loop struct {
 
 	now     int64 // milliseconds since the engine's birth, at the last wake-up
 	swept   int64
+	sweeps  int
 	conns   []*conn // by slot
 	free    []*conn
 	again   []*conn // ran out of their turn with work left

@@ -6,6 +6,7 @@ import (
 )
 
 const (
+	clientSweep   = 5   // sweeps between two looks at clients
 	quietTicks    = 20  // a side that has sent nothing for 2s is looked at
 	halfOpenTicks = 600 // a client may keep its half open for 60s after the backend ended
 )
@@ -14,6 +15,10 @@ const (
 func (l *loop) sweep() {
 	now := l.tick()
 	dead := l.eng.cfg.DeadAfter.Milliseconds()
+	// Clients have much longer, so they are looked at less often: most idle
+	// connections have just been sent something.
+	l.sweeps++
+	clients := l.sweeps%clientSweep == 0
 	for _, c := range l.conns {
 		if c.state != stStreaming {
 			continue
@@ -30,7 +35,7 @@ func (l *loop) sweep() {
 			continue
 		}
 		if suspicious(&c.up, &c.down, now, dead) && l.unacked(c.back.fd, dead) ||
-			suspicious(&c.down, &c.up, now, dead*clientFactor) && l.unacked(c.client.fd, dead*clientFactor) {
+			clients && suspicious(&c.down, &c.up, now, dead*clientFactor) && l.unacked(c.client.fd, dead*clientFactor) {
 			l.eng.count.deadPeer.Add(1)
 			l.close(c, true)
 		}
