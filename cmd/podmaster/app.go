@@ -87,7 +87,7 @@ func flags() []cli.Flag {
 		str("address", "where this candidate is, for people (default: found out)"),
 		dur("ttl", lease.DefaultTTL, "how long a term stands without a renewal"),
 		num("ttl-secs", 0, "the same in seconds (the first podmaster's flag)"),
-		dur("renew-every", 0, "pause between renewals (default: 400ms, or 2/15 of the ttl)"),
+		dur("renew-every", 0, "pause between renewals (default: 2/15 of the ttl)"),
 		dur("stop-time", 0, "what killing needs: the work is stopped that long before the term ends (default: 500ms, or 1/6 of the ttl)"),
 		&cli.Float64Flag{Name: "max-skew", Value: lease.DefaultMaxSkew, EnvVars: envName("max-skew"), Usage: "by how much the speed of two machines' clocks may differ"},
 		num("priority", 0, "candidates with a higher one are preferred"),

@@ -11,10 +11,9 @@ import (
 
 // The defaults of Config. DESIGN.md shows the sum behind them.
 const (
-	DefaultTTL        = 3 * time.Second
-	DefaultRenewEvery = 400 * time.Millisecond
-	DefaultStopTime   = 500 * time.Millisecond
-	DefaultMaxSkew    = 0.01
+	DefaultTTL      = 3 * time.Second
+	DefaultStopTime = 500 * time.Millisecond
+	DefaultMaxSkew  = 0.01
 )
 
 // Config sets up an Elector. All times are on the party's own clock.
@@ -28,7 +27,7 @@ type Config struct {
 	// Less: faster take-over. More: a longer loss of the store is survived.
 	TTL time.Duration
 	// RenewEvery is the pause between two renewals; each is a write. Default
-	// 400ms, or 2/15 of TTL. A renewal is sent whether or not the last was answered.
+	// 2/15 of TTL: 400ms of 3s. A renewal is sent whether or not the last was answered.
 	RenewEvery time.Duration
 	// StopTime is what the work needs to be certainly stopped: the term's context
 	// ends that much before its deadline. Default 500ms, or a sixth of TTL.
@@ -62,7 +61,7 @@ func (c Config) withDefaults() Config {
 		c.TTL = DefaultTTL
 	}
 	if c.RenewEvery == 0 {
-		c.RenewEvery = min(DefaultRenewEvery, c.TTL*2/15)
+		c.RenewEvery = c.TTL * 2 / 15
 	}
 	if c.StopTime == 0 {
 		c.StopTime = min(DefaultStopTime, c.TTL/6)
