@@ -3,14 +3,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-GO        ?= go
-GOLANGCI  ?= v2.15.0
-TOOLS     := bin/tools
-E2E_FLAGS ?=
+GO       ?= go
+GOLANGCI ?= v2.15.0
+TOOLS    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hactl/tools
+LINT     := $(TOOLS)/golangci-lint-$(GOLANGCI)
+KUBEBIN  := $(GO) run ./internal/kubebin/cmd/kubebin
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## bin/hactl and bin/podmaster
@@ -19,7 +20,7 @@ build: ## bin/hactl and bin/podmaster
 
 .PHONY: kube
 kube: ## bin/kube: the Kubernetes components (built from source once, then cached)
-	@$(GO) run ./internal/kubebin/cmd/kubebin --link bin/kube
+	@$(KUBEBIN) --link bin/kube
 
 .PHONY: up
 up: build kube ## start three masters on this machine
@@ -29,25 +30,32 @@ up: build kube ## start three masters on this machine
 down: build ## stop them
 	@bin/hactl dev down
 
-$(TOOLS)/golangci-lint-$(GOLANGCI):
+# Outside the clone, so that it is built once a machine.
+$(LINT):
 	@echo "golangci-lint $(GOLANGCI): building it once" >&2
-	@mkdir -p $(TOOLS)
-	@GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
-	@mv $(TOOLS)/golangci-lint $@
+	@mkdir -p $(TOOLS)/new
+	@GOBIN=$(TOOLS)/new GOFLAGS=-mod=mod $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	@mv $(TOOLS)/new/golangci-lint $@
 
 .PHONY: check
-check: $(TOOLS)/golangci-lint-$(GOLANGCI) ## the quick loop: format, vet, lint, floors, unit tests with the race detector
-	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run: gofmt -w FILE" >&2; exit 1; }
+check: $(LINT) ## the quick loop: format, vet, lint, floors, unit tests with the race detector
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "$$bad"; echo "run: gofmt -w on these" >&2; exit 1; }
 	$(GO) vet ./...
-	$(TOOLS)/golangci-lint-$(GOLANGCI) run ./...
-	$(GO) test -race -short ./...
+	$(GO) vet -tags e2e,lab ./test/...
+	$(LINT) run --build-tags e2e,lab ./...
+	$(GO) test -race ./...
+
+.PHONY: e2e
+e2e: build kube ## the end-to-end tests, on real Kubernetes components
+	@$(KUBEBIN) kwok >/dev/null
+	$(GO) test -tags e2e -count=1 -timeout 20m ./test/e2e
 
 .PHONY: test
-test: build kube check ## everything: check, the longer suites, and the end-to-end tests on real components
-	$(GO) test -count=1 -timeout 20m ./...
+test: build kube check e2e ## everything: what CI runs
 
 .PHONY: bench
-bench: build kube ## print the measures of docs/benchmarks.md
+bench: build kube ## print the measures
+	@$(KUBEBIN) kwok >/dev/null
 	$(GO) run ./bench
 
 .PHONY: clean

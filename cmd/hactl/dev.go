@@ -96,7 +96,7 @@ func devUp(e *env) *cli.Command {
 				DropIn: c.String("drop-in"), Programs: programs, Timeout: c.Duration("timeout"), Progress: e.stderr,
 				Report: reportDev,
 			})
-			if errors.Is(err, context.Canceled) && c.Context.Err() != nil {
+			if errors.Is(err, context.Canceled) && c.Err() != nil {
 				return exitcode.Errorf(exitcode.Failed, "interrupted; what was started is stopped again: %w", err).WithHint("hactl dev up")
 			}
 			if err != nil {

@@ -140,7 +140,7 @@ func Supervise(ctx context.Context, l layout.Layout, logTo io.Writer) error {
 // Down stops every host. With purge it deletes the folder, too.
 func Down(ctx context.Context, dir string, purge bool, progress io.Writer) error {
 	f, err := Open(dir)
-	if err != nil && !(purge && exists(filepath.Join(dir, "dev.json"))) {
+	if err != nil && (!purge || !exists(filepath.Join(dir, "dev.json"))) {
 		return err
 	}
 	unlock, err := lock(dir)

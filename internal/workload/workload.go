@@ -19,7 +19,7 @@ type Unit struct {
 	Notify bool `json:"notify,omitempty"`
 	// WatchdogSec kills the unit's whole process group with SIGKILL when no
 	// WATCHDOG=1 came for so long. Zero: no watchdog.
-	WatchdogSec time.Duration `json:"watchdogSec,omitempty"`
+	WatchdogSec time.Duration `json:"watchdogSec,omitempty"` //nolint:staticcheck // systemd's own name for it
 	// After names units that are waited for before this one starts: until each
 	// is active, or AfterTimeout (default 20s) has passed.
 	After        []string      `json:"after,omitempty"`

@@ -8,9 +8,12 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,13 +34,15 @@ type Config struct {
 
 // Result is one request.
 type Result struct {
-	Stream  string
-	Due     time.Time // when it should have been sent
-	Start   time.Time // when it was sent
-	End     time.Time
-	Code    int
-	Err     error // nil when it succeeded
-	NewConn bool
+	Stream string
+	Due    time.Time // when it should have been sent
+	Start  time.Time // when it was sent
+	End    time.Time
+	Code   int
+	Err    error // nil when it succeeded
+	// Connected is when the connection that carried it was opened; zero when there
+	// was none.
+	Connected time.Time
 }
 
 // Run sends until ctx ends and returns every request, in the order they were
@@ -53,6 +58,7 @@ func Run(ctx context.Context, cfg Config) []Result {
 		cfg.Good = func(code int) bool { return code >= 200 && code < 300 }
 	}
 	transport := &http.Transport{
+		DialContext:       dial,
 		TLSClientConfig:   cfg.TLS.Clone(),
 		DisableKeepAlives: !cfg.KeepConnections,
 		ForceAttemptHTTP2: cfg.KeepConnections,
@@ -88,12 +94,40 @@ func Run(ctx context.Context, cfg Config) []Result {
 }
 
 func one(ctx context.Context, client *http.Client, cfg Config, i int, due time.Time) Result {
-	r := Result{Stream: cfg.Name, Due: due, Start: time.Now(), NewConn: !cfg.KeepConnections}
+	r := Result{Stream: cfg.Name, Due: due, Start: time.Now()}
 	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
+	var used atomic.Pointer[openedConn]
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		conn := info.Conn
+		if t, ok := conn.(*tls.Conn); ok {
+			conn = t.NetConn()
+		}
+		if c, ok := conn.(*openedConn); ok {
+			used.Store(c)
+		}
+	}})
 	r.Code, r.Err = send(ctx, client, cfg, i)
 	r.End = time.Now()
+	if c := used.Load(); c != nil {
+		r.Connected = c.at
+	}
 	return r
+}
+
+// openedConn knows when it was opened.
+type openedConn struct {
+	net.Conn
+	at time.Time
+}
+
+func dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &openedConn{Conn: c, at: time.Now()}, nil
 }
 
 func send(ctx context.Context, client *http.Client, cfg Config, i int) (int, error) {

@@ -42,6 +42,13 @@ func TestEveryRequestIsCountedAndNewMeansNew(t *testing.T) {
 		if len(got) < 21 {
 			t.Fatalf("%d results, want at least 21", len(got))
 		}
+		opened := map[time.Time]int{}
+		for _, r := range got {
+			opened[r.Connected]++
+		}
+		if len(opened) != len(remotes) || opened[time.Time{}] > 0 {
+			t.Errorf("keep %v: results tell of %d connections, the server of %d", keep, len(opened), len(remotes))
+		}
 		failed := Failed(got)
 		if len(failed) != 1 || failed[0].Code != 500 {
 			t.Errorf("failed: %+v, want the one 500", failed)
