@@ -129,6 +129,27 @@ func endWith(ctx context.Context) grpc.StreamServerInterceptor {
 	}
 }
 
+// outlast answers for a member that was just removed: etcd panics when it is
+// asked for its status in the second that is left to it.
+func (m *Member) outlast(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	removed := func() bool {
+		s := m.server.Load()
+		return s != nil && !s.IsMemberExist(s.MemberID())
+	}
+	if removed() {
+		return nil, rpctypes.ErrGRPCStopped
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			if !removed() {
+				panic(r)
+			}
+			resp, err = nil, rpctypes.ErrGRPCStopped
+		}
+	}()
+	return handler(ctx, req)
+}
+
 type stream struct {
 	grpc.ServerStream
 	ctx context.Context

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
@@ -24,12 +23,8 @@ import (
 const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
-	etcdtest.Main()
 	ownMember()
-	goleak.VerifyTestMain(m,
-		// grpc's and etcd's own: they end by themselves, a little late.
-		goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/transport.(*http2Server).keepalive"),
-	)
+	etcdtest.VerifyTestMain(m)
 }
 
 // master is one machine of a test's cluster.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver"
 	"google.golang.org/grpc"
 
 	"github.com/hactl/hactl/internal/exitcode"
@@ -28,7 +29,8 @@ type Member struct {
 	metrics *metrics
 	why     atomic.Pointer[string] // etcd's own words on why it stopped
 	removed atomic.Bool
-	gate    atomic.Pointer[leaderGate] // nil until the member serves
+	server  atomic.Pointer[etcdserver.EtcdServer] // nil until it was started
+	gate    atomic.Pointer[leaderGate]            // nil until the member serves
 }
 
 // New returns a member that does not run yet. It errs when cfg is wrong, naming
@@ -74,6 +76,7 @@ func (m *Member) Run(ctx context.Context) error {
 	if e == nil { // stopped while starting
 		return nil
 	}
+	m.server.Store(e.Server)
 	if err := m.record(e, how); err != nil {
 		endStreams()
 		return errors.Join(err, m.close(e))
@@ -107,7 +110,7 @@ func (m *Member) start(ctx context.Context, how startPlan, streams context.Conte
 	if err != nil {
 		return nil, fmt.Errorf("etcd member %s: %w", m.cfg.Name, err)
 	}
-	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(m.holdWrites))
+	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(m.outlast, m.holdWrites))
 	m.cfg.Logger.Info("etcd member starts", "member", m.cfg.Name, "as", how.describe(), "data", m.cfg.DataDir)
 	m.status("starting: %s", how.describe())
 	type result struct {

@@ -38,7 +38,8 @@ const (
 // MemberStatus is what one member says of itself and the others of it.
 type MemberStatus struct {
 	ID        uint64        `json:"-"`
-	IDText    string        `json:"id,omitempty"`   // ID as etcd writes it; empty: unknown
+	IDText    string        `json:"id,omitempty"` // ID as etcd writes it; empty: unknown
+	ClusterID string        `json:"clusterID,omitempty"`
 	Name      string        `json:"name,omitempty"` // empty: unknown, or added and never started
 	Role      Role          `json:"role,omitempty"`
 	Endpoint  string        `json:"endpoint,omitempty"`
@@ -63,7 +64,11 @@ type MemberStatus struct {
 // It needs no quorum: every member answers for itself. The result begins with
 // the endpoints, in their order. A nil tls means plain text.
 func Observe(ctx context.Context, endpoints []string, tlsConfig *tls.Config) []MemberStatus {
-	answers := observeAll(ctx, endpoints, tlsConfig)
+	return observe(ctx, endpoints, tlsConfig, ObserveTimeout)
+}
+
+func observe(ctx context.Context, endpoints []string, tlsConfig *tls.Config, limit time.Duration) []MemberStatus {
+	answers := observeAll(ctx, endpoints, tlsConfig, limit)
 	known := newestList(answers)
 	var more []string
 	for _, m := range known {
@@ -72,7 +77,7 @@ func Observe(ctx context.Context, endpoints []string, tlsConfig *tls.Config) []M
 		}
 	}
 	if len(more) > 0 {
-		answers = append(answers, observeAll(ctx, more, tlsConfig)...)
+		answers = append(answers, observeAll(ctx, more, tlsConfig, limit)...)
 		known = newestList(answers)
 	}
 	return merge(answers, known)
@@ -95,19 +100,19 @@ func (a answer) is(m *etcdserverpb.Member) bool {
 	return slices.ContainsFunc(m.GetClientURLs(), func(u string) bool { return hostOf(u) == hostOf(a.endpoint) })
 }
 
-func observeAll(ctx context.Context, endpoints []string, tlsConfig *tls.Config) []answer {
+func observeAll(ctx context.Context, endpoints []string, tlsConfig *tls.Config, limit time.Duration) []answer {
 	answers := make([]answer, len(endpoints))
 	var wg sync.WaitGroup
 	for i, ep := range endpoints {
-		wg.Go(func() { answers[i] = observeOne(ctx, ep, tlsConfig) })
+		wg.Go(func() { answers[i] = observeOne(ctx, ep, tlsConfig, limit) })
 	}
 	wg.Wait()
 	return answers
 }
 
-func observeOne(ctx context.Context, endpoint string, tlsConfig *tls.Config) answer {
+func observeOne(ctx context.Context, endpoint string, tlsConfig *tls.Config, limit time.Duration) answer {
 	a := answer{endpoint: endpoint}
-	ctx, cancel := context.WithTimeout(ctx, ObserveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	conn, err := dial(endpoint, tlsConfig)
 	if err != nil {
@@ -117,7 +122,9 @@ func observeOne(ctx context.Context, endpoint string, tlsConfig *tls.Config) ans
 	defer conn.Close()
 	began := time.Now()
 	if a.st, a.err = etcdserverpb.NewMaintenanceClient(conn).Status(ctx, &etcdserverpb.StatusRequest{}); a.err != nil {
-		a.err, a.st = plainError(a.err), nil
+		if a.err, a.st = plainError(a.err), nil; ctx.Err() != nil {
+			a.err = fmt.Errorf("no answer within %v", limit)
+		}
 		return a
 	}
 	a.latency = time.Since(began)
@@ -161,7 +168,7 @@ func hostOf(endpoint string) string {
 func plainError(err error) error {
 	st := status.Convert(err)
 	if st.Code() == codes.DeadlineExceeded {
-		return fmt.Errorf("no answer within %v", ObserveTimeout)
+		return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 	}
 	return errors.New(oneLine(st.Message()))
 }
@@ -224,7 +231,7 @@ func (a answer) status() MemberStatus {
 		return s
 	}
 	st := a.st
-	s.ID = st.GetHeader().GetMemberId()
+	s.ID, s.ClusterID = st.GetHeader().GetMemberId(), idString(st.GetHeader().GetClusterId())
 	s.Term, s.Index, s.Applied = st.GetRaftTerm(), st.GetRaftIndex(), st.GetRaftAppliedIndex()
 	s.Revision = st.GetHeader().GetRevision()
 	s.DBSize, s.DBInUse, s.DBQuota = st.GetDbSize(), st.GetDbSizeInUse(), st.GetDbSizeQuota()

@@ -57,10 +57,13 @@ func describeRole(s *etcdserver.EtcdServer) string {
 	n := len(s.Cluster().Members())
 	lead := s.Leader()
 	what := fmt.Sprintf("follower of %s", memberName(s, lead))
+	self := s.Cluster().Member(s.MemberID()) // not s.IsLearner, which panics for a removed member
 	switch {
+	case self == nil:
+		return "removed from the cluster"
 	case lead == 0:
 		return fmt.Sprintf("no leader, %d members, term %d", n, s.Term())
-	case s.IsLearner():
+	case self.IsLearner:
 		what = fmt.Sprintf("learner from %s", memberName(s, lead))
 	case lead == s.MemberID():
 		what = "leader"

@@ -15,8 +15,11 @@ type zapCore struct {
 	onServerError func(msg string) // nil: nobody asks
 }
 
-// Enabled tells whether lines of the level are wanted.
-func (c *zapCore) Enabled(l zapcore.Level) bool {
+// Enabled tells whether lines of the level are looked at: all that are logged,
+// and warnings, among which is the reason of a server's end.
+func (c *zapCore) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel || c.logs(l) }
+
+func (c *zapCore) logs(l zapcore.Level) bool {
 	return c.handler.Enabled(context.Background(), slogLevel(l))
 }
 
@@ -27,7 +30,7 @@ func (c *zapCore) With(fields []zapcore.Field) zapcore.Core {
 
 // Check adds the core to the line's writers when it is wanted.
 func (c *zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) || e.Message == serverErrorLine {
+	if c.logs(e.Level) || e.Message == serverErrorLine {
 		return ce.AddCore(e, c)
 	}
 	return ce
@@ -46,7 +49,7 @@ func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 			}
 		}
 	}
-	if !c.Enabled(e.Level) {
+	if !c.logs(e.Level) {
 		return nil
 	}
 	r := slog.NewRecord(e.Time, slogLevel(e.Level), e.Message, 0)

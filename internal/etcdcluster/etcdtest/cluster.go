@@ -68,7 +68,7 @@ func Start(tb testing.TB, n int, opts Options) *Cluster {
 
 // StartProcesses runs n members as processes of their own, which can be killed
 // and paused, and returns when every one serves. The package's TestMain must
-// begin with Main. The members' logs are shown when the test fails.
+// begin with Main, or be VerifyTestMain. The members' logs are shown when the test fails.
 func StartProcesses(tb testing.TB, n int, opts Options) *Cluster {
 	tb.Helper()
 	return start(tb, n, opts, func(s spec) *Member {
@@ -127,18 +127,21 @@ func or(d, def time.Duration) time.Duration {
 
 // end kills what is left: a test need not stop its members in order.
 func (c *Cluster) end() {
+	if c.tb.Failed() {
+		c.showLogs() // now: their end is the killing
+	}
 	for _, m := range c.Members {
 		m.do("kill", m.run.kill)
 	}
-	if !c.tb.Failed() {
-		return
-	}
+}
+
+func (c *Cluster) showLogs() {
 	for _, m := range c.Members {
 		log, err := os.ReadFile(m.spec.LogFile)
 		if err != nil {
 			continue
 		}
-		const most = 8 << 10
+		const most = 4 << 10
 		c.tb.Logf("end of the log of %s:\n%s", m.Name, log[max(0, len(log)-most):])
 	}
 }

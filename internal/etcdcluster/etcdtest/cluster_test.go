@@ -5,16 +5,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
 	"github.com/hactl/hactl/internal/testwait"
 )
 
-func TestMain(m *testing.M) {
-	etcdtest.Main()
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { etcdtest.VerifyTestMain(m) }
 
 func TestInProcess(t *testing.T) {
 	lifeOfACluster(t, etcdtest.Start(t, 3, etcdtest.Options{TLS: true}))

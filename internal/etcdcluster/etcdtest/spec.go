@@ -90,6 +90,7 @@ func (s spec) embedConfig(streams context.Context) (*embed.Config, error) {
 	lg := zap.NewNop()
 	if s.LogFile != "" {
 		zc := zap.NewProductionConfig()
+		zc.DisableStacktrace = true
 		zc.OutputPaths, zc.ErrorOutputPaths = []string{s.LogFile}, []string{s.LogFile}
 		var err error
 		if lg, err = zc.Build(); err != nil {
