@@ -125,7 +125,7 @@ func (p *plane) faults() []fault {
 	}
 	none := func(context.Context) error { return nil }
 	return []fault{
-		{"nothing", func(ctx context.Context, _ *proxy) error { wait(ctx, 10*time.Second); return nil }, none},
+		{"nothing", func(ctx context.Context, _ *proxy) error { wait(ctx, 5*time.Second); return nil }, none},
 		{"SIGKILL one", func(ctx context.Context, _ *proxy) error {
 			err := signal(0, syscall.SIGKILL)
 			wait(ctx, 10*time.Second)
@@ -240,6 +240,9 @@ func watch(ctx context.Context, p *plane, addr string) (o observed) {
 				mu.Unlock()
 				wait(ctx, 100*time.Millisecond)
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			o.gap = max(o.gap, time.Since(last))
 		})
 	}
 	wg.Wait()

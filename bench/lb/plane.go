@@ -75,7 +75,7 @@ func (p *plane) startAPI(ctx context.Context, i int) (err error) {
 	f := func(name string) string { return filepath.Join(p.dir, name) }
 	p.apis[i], err = start(ctx, filepath.Join(p.o.kube, "kube-apiserver"),
 		"--etcd-servers="+p.url, "--bind-address="+host, "--secure-port="+port, "--advertise-address=10.99.0.1",
-		"--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=AlwaysAllow",
+		"--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=RBAC",
 		"--tls-cert-file="+f("api.crt"), "--tls-private-key-file="+f("api.key"),
 		"--service-account-issuer=https://kubernetes", "--service-account-key-file="+f("api.key"), "--service-account-signing-key-file="+f("api.key"),
 		"--shutdown-delay-duration=5s", "--goaway-chance=0", "--disable-admission-plugins=ServiceAccount", "--v=0")

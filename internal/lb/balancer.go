@@ -219,6 +219,11 @@ func (r *router) Pick(_ netip.Addr, tried []*dataplane.Target) *dataplane.Target
 	return t
 }
 
+func (r *router) Competitor(_ netip.Addr, tried []*dataplane.Target) *dataplane.Target {
+	t, _ := r.pool.Competitor(tried, rand.Uint64())
+	return t
+}
+
 // Trouble has the backend probed at once; three failures in a row, with nothing
 // good between them, outweigh its probes for a while.
 func (r *router) Trouble(t *dataplane.Target, _ dataplane.Trouble) {

@@ -16,6 +16,9 @@ type Router interface {
 	// Pick returns the target for a connection of client (not valid for a unix
 	// client), never one of tried; nil if there is none left.
 	Pick(client netip.Addr, tried []*Target) *Target
+	// Competitor returns a target that is worth trying instead of the last of
+	// tried, which has not answered in time; nil if that one should have more time.
+	Competitor(client netip.Addr, tried []*Target) *Target
 	// Trouble tells that a try at t has just failed, as a hint to look at it.
 	Trouble(t *Target, kind Trouble)
 }

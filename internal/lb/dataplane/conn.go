@@ -53,6 +53,8 @@ type conn struct {
 	sent    int    // how many of them went to the current backend
 	replay  bool   // hello may be sent to another backend
 	tried   []*Target
+	slow    *Target // the first that was given up for silence
+	final   bool    // nothing is left to try after the current one
 	address netip.Addr
 	born    int32 // ticks
 
@@ -109,7 +111,7 @@ func (l *loop) close(c *conn, reset bool) {
 	l.eng.open.Add(-1)
 	l.active.Add(-1)
 	l.open--
-	c.state, c.hello, c.tried, c.again = stFree, nil, nil, false
+	c.state, c.hello, c.tried, c.slow, c.again = stFree, nil, nil, nil, false
 	c.gen++
 	l.free = append(l.free, c)
 }

@@ -55,6 +55,10 @@ func (l *loop) readClient(c *conn) {
 func (l *loop) dial(c *conn) {
 	for {
 		t := l.eng.cfg.Router.Pick(c.address, c.tried)
+		if t == nil && c.slow != nil {
+			// All others failed; the one that was only slow gets the time it needs.
+			t, c.slow, c.final = c.slow, nil, true
+		}
 		if t == nil {
 			l.eng.count.noBackend.Add(1)
 			l.close(c, true)
@@ -76,7 +80,11 @@ func (l *loop) dial(c *conn) {
 		}
 		errno = rawConnect(fd, t.sa)
 		if (errno == 0 || errno == unix.EINPROGRESS) && l.watch(fd, c, sideBack) {
-			l.tryQ.push(c, l.now)
+			if c.final {
+				l.lastQ.push(c, l.now)
+			} else {
+				l.tryQ.push(c, l.now)
+			}
 			return
 		}
 		l.failed(c, Refused)
@@ -119,7 +127,7 @@ func (l *loop) retry(c *conn, why Trouble) {
 // silent is called when the current backend has not answered in time.
 func (l *loop) silent(c *conn) {
 	l.scratch = append(append(l.scratch[:0], c.tried...), c.target)
-	if !l.canMove(c) || l.eng.cfg.Router.Pick(c.address, l.scratch) == nil {
+	if !l.canMove(c) || l.eng.cfg.Router.Competitor(c.address, l.scratch) == nil {
 		l.eng.cfg.Router.Trouble(c.target, Silent)
 		l.lastQ.push(c, l.now)
 		return
@@ -136,6 +144,9 @@ func (l *loop) silent(c *conn) {
 		l.tokens--
 	}
 	l.eng.count.replays.Add(1)
+	if c.slow == nil {
+		c.slow = c.target
+	}
 	l.failed(c, Silent)
 	l.dial(c)
 }
@@ -224,5 +235,5 @@ func (l *loop) establish(c *conn) {
 	if rest := c.hello[c.sent:]; len(rest) > 0 {
 		c.up.pending = rest
 	}
-	c.hello, c.tried = nil, nil
+	c.hello, c.tried, c.slow = nil, nil, nil
 }

@@ -298,6 +298,32 @@ func TestLastBackendMayTakeLonger(t *testing.T) {
 	}
 }
 
+// A slow backend is given up for others, but when they all fail it gets the time
+// it needs.
+func TestSlowOneIsBetterThanNone(t *testing.T) {
+	var mu sync.Mutex
+	n := 0
+	slow := server(t, "slow", func(c *net.TCPConn) {
+		_, _ = io.ReadFull(c, make([]byte, len(testHello)))
+		mu.Lock()
+		n++
+		mine := n
+		mu.Unlock()
+		if mine == 2 {
+			_, _ = c.Write([]byte("slow"))
+		}
+		_, _ = io.Copy(io.Discard, c)
+	})
+	r := &inOrder{targets: []*Target{slow, targetOf(t, "x", listenAndClose(t)), targetOf(t, "y", listenAndClose(t))}}
+	p := start(t, Config{Router: r, Hello: true, ReplayAfter: 50 * time.Millisecond})
+	if got := p.ask(t, p.dial(t), 4); got != "slow" {
+		t.Fatal(got)
+	}
+	if s := p.Stats(); s.NoBackend != 0 || s.Replays != 1 || s.Retries != 2 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
 func TestReplayBudget(t *testing.T) {
 	bad := server(t, "bad", func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
 	good := server(t, "good", named("good"))

@@ -39,6 +39,8 @@ func (r *inOrder) Pick(_ netip.Addr, tried []*Target) *Target {
 	return nil
 }
 
+func (r *inOrder) Competitor(a netip.Addr, tried []*Target) *Target { return r.Pick(a, tried) }
+
 func (r *inOrder) Trouble(t *Target, kind Trouble) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

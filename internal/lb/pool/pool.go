@@ -108,6 +108,17 @@ func (p *Pool[T]) Pick(tried []T, random uint64) (t T, ok bool) {
 	return t, ok
 }
 
+// Competitor returns a backend for a connection whose backend is slow: only a
+// ready one is worth giving the slow one up for, unless none is ready at all.
+// See Pick.
+func (p *Pool[T]) Competitor(tried []T, random uint64) (t T, ok bool) {
+	s := p.now.Load()
+	if len(s.ready) == 0 {
+		return least(s.rest, tried, random)
+	}
+	return least(s.ready, tried, random)
+}
+
 // least returns the entry with the fewest connections for its weight; random
 // decides where to begin, and so among equals.
 func least[T Handle](es []Entry[T], tried []T, random uint64) (best T, ok bool) {

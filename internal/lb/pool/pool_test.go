@@ -87,6 +87,26 @@ func TestPick(t *testing.T) {
 	}
 }
 
+func TestCompetitor(t *testing.T) {
+	for _, tc := range []struct{ spec, tried, want string }{
+		{"a0 b1 c2-", "a", "b"},
+		{"a0 b1- c2-", "a", ""},   // not worth leaving a slow one for
+		{"a0- b1- c2-", "a", "b"}, // none is known to be better
+		{"a0 b1!", "a", ""},
+	} {
+		p := New[*fake](LeastConn)
+		es := entries(tc.spec)
+		p.Set(es)
+		got := ""
+		if f, ok := p.Competitor([]*fake{es[0].Handle}, 0); ok {
+			got = f.name
+		}
+		if got != tc.want {
+			t.Errorf("%s: got %q, want %q", tc.spec, got, tc.want)
+		}
+	}
+}
+
 func TestRoundRobinKeepsWeights(t *testing.T) {
 	p := New[*fake](RoundRobin)
 	p.Set(entries("aw b c"))
