@@ -181,7 +181,7 @@ func Refused(err error) bool {
 	if hopeless(err) {
 		return true
 	}
-	var x509Err *tls.CertificateVerificationError
-	return errors.As(err, &x509Err) || strings.Contains(err.Error(), "authentication handshake failed") ||
-		strings.Contains(err.Error(), "tls: ")
+	var unverified *tls.CertificateVerificationError
+	// gRPC keeps of a failed handshake only the text.
+	return errors.As(err, &unverified) || strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "x509: ")
 }

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
+	"github.com/hactl/hactl/internal/lease/etcdlock"
+	"github.com/hactl/hactl/internal/testwait"
+)
+
+const mainEnv = "PODMASTER_TEST_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(mainEnv) != "" { // podmaster itself, or its guard
+		main()
+		return
+	}
+	etcdtest.Main()
+	os.Exit(m.Run())
+}
+
+// cmd is a podmaster with its output.
+type cmd struct {
+	*exec.Cmd
+	out bytes.Buffer
+}
+
+func podmasterCmd(args ...string) *cmd {
+	c := &cmd{Cmd: exec.Command(os.Args[0], args...)}
+	c.Env = append(os.Environ(), mainEnv+"=1")
+	c.Stdout, c.Stderr = &c.out, &c.out
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return c
+}
+
+// exit waits for the end and returns the status.
+func (c *cmd) exit(t *testing.T) int {
+	t.Helper()
+	var exit *exec.ExitError
+	if err := c.Wait(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return c.ProcessState.ExitCode()
+}
+
+func startCmd(t *testing.T, args ...string) *cmd {
+	t.Helper()
+	c := podmasterCmd(args...)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if c.ProcessState == nil {
+			_ = c.Process.Kill()
+			_ = c.Wait()
+		}
+		if t.Failed() {
+			t.Logf("%v:\n%s", args, c.out.String())
+		}
+	})
+	return c
+}
+
+func keys(t *testing.T, cl *clientv3.Client) []string {
+	t.Helper()
+	resp, err := cl.Get(t.Context(), "/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, kv := range resp.Kvs {
+		out = append(out, string(kv.Key))
+	}
+	return out
+}
+
+// Every bad input is refused before a term is taken: nothing is started, and no
+// key is left behind.
+func TestBadInput(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	tlsCluster := etcdtest.Start(t, 1, etcdtest.Options{TLS: true})
+	cl := cluster.Client()
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	started := filepath.Join(dir, "started")
+	etcd := "--etcd-servers=" + cluster.Endpoints()[0]
+	command := []string{"--", "touch", started}
+	with := func(args ...string) []string { return append(append([]string{etcd, "--key=bad"}, args...), command...) }
+	for name, tc := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"nothing":               {nil, 2, "--etcd-servers: required"},
+		"no key":                {append([]string{etcd}, command...), 2, "--key: required"},
+		"bad key":               {append([]string{etcd, "--key=a/b"}, command...), 2, "want letters"},
+		"all faults at once":    {[]string{"--ttl=1ms"}, 2, "--key: required"},
+		"unknown flag":          {with("--no-such-flag"), 2, "no-such-flag"},
+		"no work":               {[]string{etcd, "--key=bad"}, 2, "give one of"},
+		"two kinds of work":     {with("--unit=x.service"), 2, "give one of"},
+		"bad duration":          {with("--ttl=soon"), 2, "ttl"},
+		"short ttl":             {with("--ttl=500ms"), 2, "at least 1s"},
+		"ttl 0":                 {with("--ttl-secs=0"), 2, "positive"},
+		"ttl twice":             {with("--ttl=3s", "--ttl-secs=3"), 2, "give one"},
+		"ttl against stopping":  {with("--ttl=2s", "--stop-time=1500ms"), 2, "cannot hold"},
+		"bad name":              {with("--whoami=a b"), 2, "whoami"},
+		"bad gate":              {with("--gate=nowhere"), 2, "LISTEN=TARGET"},
+		"gate in use":           {with("--gate=" + busy.Addr().String() + "=127.0.0.1:1"), 1, "address already in use"},
+		"metrics in use":        {with("--listen-metrics=" + busy.Addr().String()), 1, "address already in use"},
+		"bad health URL":        {with("--health-url=localhost"), 2, "health URL"},
+		"insecure health":       {with("--health-url=https://192.0.2.1/", "--health-insecure"), 2, "loopback"},
+		"health without URL":    {with("--health-insecure"), 2, "--health-url"},
+		"no config":             {with("--config=" + filepath.Join(dir, "none")), 2, "no such file"},
+		"config: no such field": {with("--config=" + file("f.yaml", "ttl: 3s\nttll: 4s\n")), 2, "f.yaml:2: ttll"},
+		"config: twice":         {with("--config=" + file("g.yaml", "ttl: 3s\nttl: 4s\n")), 2, "ttl"},
+		"config: bad value":     {with("--config=" + file("h.yaml", "ttl: soon\n")), 2, "h.yaml:1: ttl"},
+		"config: no mapping":    {with("--config=" + file("i.yaml", "- a\n")), 2, "mapping"},
+		"config: no YAML":       {with("--config=" + file("j.yaml", "{")), 2, "j.yaml"},
+		"command not found":     {[]string{etcd, "--key=bad", "--", "no-such-program-here"}, 1, "not found"},
+		"etcd: no URL":          {append([]string{"--etcd-servers=ftp://127.0.0.1", "--key=bad"}, command...), 2, "scheme"},
+		"etcd: nobody there":    {append([]string{"--etcd-servers=http://127.0.0.1:1", "--key=bad", "--start-timeout=1s"}, command...), 5, "refused"},
+		"etcd: refuses plain":   {append([]string{"--etcd-servers=http://" + strings.TrimPrefix(tlsCluster.Endpoints()[0], "https://"), "--key=bad", "--start-timeout=2s"}, command...), 5, "etcd cannot be used"},
+		"etcd: unknown CA":      {append([]string{"--etcd-servers=" + tlsCluster.Endpoints()[0], "--key=bad"}, command...), 5, "certificate"},
+		"etcd: is not TLS":      {append([]string{"--etcd-servers=https://" + strings.TrimPrefix(cluster.Endpoints()[0], "http://"), "--key=bad", "--start-timeout=1s"}, command...), 5, "handshake"},
+		"etcd: no CA file":      {with("--etcd-cafile=" + filepath.Join(dir, "none")), 2, "no such file"},
+		"etcd: empty CA file":   {with("--etcd-cafile=" + file("ca", "x")), 2, "no certificate"},
+		"etcd: half a pair":     {with("--etcd-certfile=" + file("crt", "x")), 2, "both or neither"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := startCmd(t, tc.args...)
+			if code := c.exit(t); code != tc.code || !strings.Contains(c.out.String(), tc.want) {
+				t.Errorf("%v: code %d, want %d and %q:\n%s", tc.args, code, tc.code, tc.want, c.out.String())
+			}
+		})
+	}
+	if _, err := os.Stat(started); err == nil {
+		t.Error("the command was started")
+	}
+	if left := keys(t, cl); len(left) > 0 {
+		t.Errorf("keys left behind: %q", left)
+	}
+}
+
+func waitHolder(t *testing.T, cluster *etcdtest.Cluster, key, holder string) etcdlock.Info {
+	t.Helper()
+	c, err := etcdlock.Dial(etcdlock.Config{Endpoints: cluster.Endpoints()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var info etcdlock.Info
+	testwait.For(t, fmt.Sprintf("%q to hold %s", holder, key), 20*time.Second, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		var err error
+		if info, err = etcdlock.Get(ctx, c, key, false); err != nil {
+			return err
+		}
+		if info.Holder != holder {
+			return fmt.Errorf("it is %q", info.Holder)
+		}
+		return nil
+	})
+	return info
+}
+
+func TestLife(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	etcd := "--etcd-servers=" + cluster.Endpoints()[0]
+	metrics, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := metrics.Addr().String()
+	_ = metrics.Close()
+	first := startCmd(t, etcd, "--key=life", "--whoami=m1", "--address=10.0.0.1", "--listen-metrics="+addr, "--", "sleep", "1000")
+	one := waitHolder(t, cluster, "life", "m1")
+	if one.Address != "10.0.0.1" || one.TTL != 3*time.Second {
+		t.Errorf("listed as %+v", one)
+	}
+	// The same name a second time on this host is refused at once, with where the first is.
+	twin := startCmd(t, etcd, "--key=life", "--whoami=m1", "--", "sleep", "1000")
+	if code := twin.exit(t); code != 3 || !strings.Contains(twin.out.String(), "10.0.0.1") {
+		t.Errorf("twin: code %d:\n%s", code, twin.out.String())
+	}
+	out, err := exec.Command("curl", "-sf", "http://"+addr+"/metrics").Output()
+	if err != nil || !bytes.Contains(out, []byte("hactl_lease_holding 1")) {
+		t.Errorf("metrics: %v\n%s", err, out)
+	}
+	second := startCmd(t, etcd, "--key=life", "--whoami=m2", "--", "sleep", "1000")
+	testwait.For(t, "m2 to wait", 20*time.Second, func() error {
+		if info := waitHolder(t, cluster, "life", "m1"); len(info.Waiting) != 1 || info.Waiting[0].Name != "m2" {
+			return fmt.Errorf("%+v", info.Waiting)
+		}
+		return nil
+	})
+	_ = first.Process.Signal(syscall.SIGTERM)
+	if code := first.exit(t); code != 0 {
+		t.Errorf("stopped: code %d", code)
+	}
+	two := waitHolder(t, cluster, "life", "m2")
+	if two.Token <= one.Token {
+		t.Errorf("token %d after %d", two.Token, one.Token)
+	}
+	// Killed, the guard releases for it; and its name is free at once.
+	_ = second.Process.Kill()
+	_ = second.Wait()
+	third := startCmd(t, etcd, "--key=life", "--whoami=m2", "--", "sleep", "1000")
+	three := waitHolder(t, cluster, "life", "m2")
+	if three.Token < two.Token {
+		t.Errorf("token %d after %d", three.Token, two.Token)
+	}
+	_ = third.Process.Signal(syscall.SIGTERM)
+	if code := third.exit(t); code != 0 {
+		t.Errorf("stopped: code %d", code)
+	}
+	if info := waitHolder(t, cluster, "life", ""); info.Last != "m2" || info.Ended != "stopped" || len(info.Waiting) != 0 {
+		t.Errorf("at the end: %+v", info)
+	}
+}
+
+func TestOneShotPassesTheStatusOn(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	for script, want := range map[string]int{"echo hello; exit 0": 0, "exit 7": 7, "kill -KILL $$": 137} {
+		c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--key=once", "--oneshot", "--", "sh", "-c", script)
+		if code := c.exit(t); code != want {
+			t.Errorf("%s: code %d, want %d", script, code, want)
+		}
+		if want == 0 && !strings.Contains(c.out.String(), "hello\n") {
+			t.Errorf("stdout is lost: %s", c.out.String())
+		}
+	}
+}
+
+func TestLostLeaseExitCode(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--key=lost", "--whoami=m1", "--retry=false", "--", "sleep", "1000")
+	waitHolder(t, cluster, "lost", "m1")
+	if _, err := cluster.Client().Delete(t.Context(), etcdlock.Root+"lost/term"); err != nil {
+		t.Fatal(err)
+	}
+	if code := c.exit(t); code != 10 {
+		t.Errorf("code %d, want 10", code)
+	}
+}
+
+func TestConfigFile(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	text := fmt.Sprintf("etcd-servers: [%s]\nkey: conf\nwhoami: from-file\noneshot: true\ncommand: [sh, -c, 'echo I am $PODMASTER_HOLDER']\n", cluster.Endpoints()[0])
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		args []string
+		env  string
+		want string
+	}{
+		{nil, "", "I am from-file"},
+		{nil, "PODMASTER_WHOAMI=from-env", "I am from-env"},
+		{[]string{"--whoami=from-flag"}, "PODMASTER_WHOAMI=from-env", "I am from-flag"},
+	} {
+		c := podmasterCmd(append([]string{"--config", file}, tc.args...)...)
+		c.Env = append(c.Env, tc.env)
+		if err := c.Run(); err != nil || !strings.Contains(c.out.String(), tc.want) {
+			t.Errorf("%v %s: %v\n%s", tc.args, tc.env, err, c.out.String())
+		}
+	}
+}
