@@ -47,7 +47,7 @@ func newApp(e *env) *cli.App {
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
 			return usage("%w", err)
 		},
-		Flags:  flags(),
+		Flags: flags(),
 		Action: func(c *cli.Context) error {
 			if c.Bool("version") {
 				_, err := fmt.Fprintln(e.stdout, "podmaster", version.String())
@@ -109,7 +109,8 @@ func flags() []cli.Flag {
 		str("unit", "systemd `UNIT` to start and stop"),
 		str("source-file", "manifest `FILE` to install while holding"),
 		str("dest-file", "where to install it `FILE`; removed when not holding"),
-		dur("sleep", 5*time.Second, "pause between two looks at --source-file"),
+		dur("lock-delay", singleton.DefaultManifestLockDelay, "manifest: what others wait beyond the ttl when the pod's stop was not confirmed"),
+		dur("sleep", singleton.DefaultManifestEvery, "pause between two looks at --source-file"),
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error", EnvVars: envName("log-level")},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json", EnvVars: envName("log-format")},
 	}

@@ -26,6 +26,9 @@ type options struct {
 	lease     lease.Config
 	command   []string
 
+	source, dest string
+	every        time.Duration
+
 	stopGrace   time.Duration
 	oneShot     bool
 	crashBudget int
@@ -169,8 +172,18 @@ func (o *options) mode(c *cli.Context) error {
 	if n != 1 {
 		return errors.New("give one of: -- COMMAND, --unit UNIT, --source-file and --dest-file")
 	}
-	if unit != "" || src != "" || dst != "" {
-		return errors.New("--unit and --source-file: not in this build yet")
+	if unit != "" {
+		return errors.New("--unit: not in this build yet; give the unit's ExecStart as the command")
+	}
+	if (src == "") != (dst == "") {
+		return errors.New("--source-file and --dest-file: give both")
+	}
+	o.source, o.dest, o.every = src, dst, c.Duration("sleep")
+	if o.source != "" {
+		o.lease.LockDelay = c.Duration("lock-delay")
+		if o.every <= 0 || o.oneShot {
+			return errors.New("--sleep must be positive, and --oneshot is for commands")
+		}
 	}
 	o.health = singleton.HealthConfig{
 		URL: c.String("health-url"), Every: c.Duration("health-every"), Timeout: c.Duration("health-timeout"),

@@ -140,6 +140,10 @@ func TestBadInput(t *testing.T) {
 		"config: bad value":     {with("--config=" + file("h.yaml", "ttl: soon\n")), 2, "h.yaml:1: ttl"},
 		"config: no mapping":    {with("--config=" + file("i.yaml", "- a\n")), 2, "mapping"},
 		"config: no YAML":       {with("--config=" + file("j.yaml", "{")), 2, "j.yaml"},
+		"manifest: half":        {[]string{etcd, "--key=bad", "--source-file=/etc/hostname"}, 2, "give both"},
+		"manifest: no source":   {[]string{etcd, "--key=bad", "--source-file=" + filepath.Join(dir, "none"), "--dest-file=" + filepath.Join(dir, "d")}, 1, "no such file"},
+		"manifest: unwritable":  {[]string{etcd, "--key=bad", "--source-file=" + file("m.yaml", "x"), "--dest-file=/proc/d"}, 1, "destination"},
+		"manifest: oneshot":     {[]string{etcd, "--key=bad", "--oneshot", "--source-file=" + file("m.yaml", "x"), "--dest-file=" + filepath.Join(dir, "d")}, 2, "for commands"},
 		"command not found":     {[]string{etcd, "--key=bad", "--", "no-such-program-here"}, 1, "not found"},
 		"etcd: no URL":          {append([]string{"--etcd-servers=ftp://127.0.0.1", "--key=bad"}, command...), 2, "scheme"},
 		"etcd: nobody there":    {append([]string{"--etcd-servers=http://127.0.0.1:1", "--key=bad", "--start-timeout=1s"}, command...), 5, "refused"},
@@ -289,5 +293,44 @@ func TestConfigFile(t *testing.T) {
 		if err := c.Run(); err != nil || !strings.Contains(c.out.String(), tc.want) {
 			t.Errorf("%v %s: %v\n%s", tc.args, tc.env, err, c.out.String())
 		}
+	}
+}
+
+// The first podmaster's command line, as its users have it in their manifests.
+func TestTheFirstPodmastersFlags(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	dir := t.TempDir()
+	src, dst := filepath.Join(dir, "src.manifest"), filepath.Join(dir, "dst.manifest")
+	if err := os.WriteFile(src, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--key=scheduler", "--source-file="+src, "--dest-file="+dst,
+		"--whoami=m1", "--ttl-secs=4", "--sleep=20ms", "--v=2", "--logtostderr", "--log_flush_frequency=5s")
+	installed := func(want string) {
+		t.Helper()
+		testwait.For(t, "the manifest to hold "+want, 20*time.Second, func() error {
+			if got, err := os.ReadFile(dst); string(got) != want {
+				return fmt.Errorf("%q, %v", got, err)
+			}
+			return nil
+		})
+	}
+	installed("one")
+	if info := waitHolder(t, cluster, "scheduler", "m1"); info.TTL != 4*time.Second {
+		t.Errorf("ttl %v", info.TTL)
+	}
+	if err := os.WriteFile(src, []byte("two"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	installed("two")
+	_ = c.Process.Signal(syscall.SIGTERM)
+	c.exit(t)
+	if _, err := os.Stat(dst); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the manifest is left behind")
+	}
+	// Without a health URL nobody can say that the pod has stopped: it stays held
+	// until its term, and the lock delay, have passed.
+	if info := waitHolder(t, cluster, "scheduler", "m1"); info.Last != "" {
+		t.Errorf("released: %+v", info)
 	}
 }

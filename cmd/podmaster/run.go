@@ -57,7 +57,8 @@ type podmaster struct {
 	o       *options
 	client  *etcdlock.Client
 	elector *lease.Elector
-	child   *singleton.Child
+	work    singleton.Work
+	child   *singleton.Child // nil: the work is a manifest
 	gate    *singleton.Gate
 	metrics net.Listener
 	gather  *prometheus.Registry
@@ -99,7 +100,7 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 	if p.elector, err = lease.New(o.lease); err != nil {
 		return p, usage("%w", err)
 	}
-	if err := p.work(e); err != nil {
+	if err := p.makeWork(e); err != nil {
 		return p, err
 	}
 	if o.gateListen != "" {
@@ -117,36 +118,49 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 		return p, err
 	}
 	p.runtime, err = singleton.New(singleton.Config{
-		Client: p.client, Lock: lock, Elector: p.elector, Work: p.child, Candidate: cand, Alive: alive,
+		Client: p.client, Lock: lock, Elector: p.elector, Work: p.work, Candidate: cand, Alive: alive,
 		Notifier: p.notifier(), Gate: p.gate, StartTimeout: c.Duration("start-timeout"), Logger: o.log,
 	})
 	return p, err
 }
 
-// work makes what runs while the lock is held.
-func (p *podmaster) work(e *env) error {
+// makeWork makes what runs while the lock is held.
+func (p *podmaster) makeWork(e *env) error {
 	o := p.o
 	m := singleton.NewMetrics(p.gather, p.elector)
-	child := singleton.ChildConfig{
-		Command: o.command, Stdin: e.stdin, Key: o.key, Holder: o.whoami,
-		StopTime: p.elector.Config().StopTime, StopGrace: o.stopGrace, OneShot: o.oneShot,
-		CrashBudget: o.crashBudget, CrashWindow: o.crashWindow,
-		Orphan: o.will, Logger: o.log, Events: m.Events(),
-	}
+	var probe *singleton.Health
 	if o.health.URL != "" {
-		h, err := singleton.NewHealth(o.health)
-		if err != nil {
+		var err error
+		if probe, err = singleton.NewHealth(o.health); err != nil {
 			return usage("%w", err)
 		}
-		child.Health = h
 	}
-	var err error
-	p.child, err = singleton.NewChild(child)
+	stopTime := p.elector.Config().StopTime
+	if o.source != "" {
+		cfg := singleton.ManifestConfig{
+			Source: o.source, Dest: o.dest, Every: o.every, Health: probe, StopTime: stopTime, Logger: o.log, Events: m.Events(),
+		}
+		if probe != nil {
+			cfg.Stopped = probe.Stopped
+		}
+		manifest, err := singleton.NewManifest(cfg)
+		p.work = manifest
+		return err
+	}
+	child, err := singleton.NewChild(singleton.ChildConfig{
+		Command: o.command, Stdin: e.stdin, Key: o.key, Holder: o.whoami, StopTime: stopTime, StopGrace: o.stopGrace,
+		OneShot: o.oneShot, CrashBudget: o.crashBudget, CrashWindow: o.crashWindow,
+		Health: probe, Orphan: o.will, Logger: o.log, Events: m.Events(),
+	})
+	p.work, p.child = child, child
 	return err
 }
 
 func (p *podmaster) notifier() *singleton.Notifier {
-	n := &singleton.Notifier{Elector: p.elector, PID: p.child.PID}
+	n := &singleton.Notifier{Elector: p.elector}
+	if p.child != nil {
+		n.PID = p.child.PID
+	}
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return n
 	}
@@ -199,7 +213,7 @@ func (p *podmaster) forwardSignals(ctx context.Context) {
 	for {
 		select {
 		case s := <-sigs:
-			if sig, ok := s.(syscall.Signal); ok && sig != syscall.SIGCONT {
+			if sig, ok := s.(syscall.Signal); ok && sig != syscall.SIGCONT && p.child != nil {
 				p.child.Signal(sig)
 			}
 		case <-ctx.Done():

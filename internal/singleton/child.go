@@ -64,6 +64,8 @@ type ChildConfig struct {
 // GuardArg is the argument by which cmd/podmaster knows that it is a guard.
 const GuardArg = "__guard"
 
+func defaultGuard() []string { return []string{"/proc/self/exe", GuardArg} }
+
 // Events are told what happens to the work. Every field may be nil.
 type Events struct {
 	Started func(pid int)
@@ -102,7 +104,7 @@ func NewChild(cfg ChildConfig) (*Child, error) {
 		cfg.CrashWindow = DefaultCrashWindow
 	}
 	if cfg.Guard == nil {
-		cfg.Guard = []string{"/proc/self/exe", GuardArg}
+		cfg.Guard = defaultGuard()
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = lease.Boottime{}
@@ -194,11 +196,11 @@ func (e ending) OK() bool { return e.why == "" && e.Exit.OK() }
 func (c *Child) once(ctx context.Context, term *lease.Term) (ending, error) {
 	deadline, _ := term.Deadline()
 	margin := c.cfg.StopTime / 2
-	var will json.RawMessage
+	first := guardOrder{Start: c.start(term)}
 	if c.cfg.Orphan != nil {
-		will = c.cfg.Orphan(term.Token())
+		first.Orphan = c.cfg.Orphan(term.Token())
 	}
-	g, err := startGuarded(ctx, c.cfg.Guard, c.start(term), will, deadline-margin, c.cfg.Stdin)
+	g, err := startGuarded(ctx, c.cfg.Guard, first, deadline-margin, c.cfg.Stdin)
 	if err != nil {
 		if errors.Is(err, lease.ErrUnconfirmed) {
 			return ending{}, err
@@ -236,7 +238,7 @@ func (c *Child) set(g *guarded) {
 
 // start is the command with its environment. What belongs to podmaster alone is
 // taken out: one owner of the notify socket, and of the watchdog.
-func (c *Child) start(term *lease.Term) guardStart {
+func (c *Child) start(term *lease.Term) *guardStart {
 	var env []string
 	for _, kv := range os.Environ() {
 		switch name, _, _ := strings.Cut(kv, "="); name {
@@ -248,7 +250,7 @@ func (c *Child) start(term *lease.Term) guardStart {
 	}
 	env = append(env, c.cfg.Env...)
 	env = append(env, "PODMASTER_TOKEN="+strconv.FormatInt(term.Token(), 10), "PODMASTER_KEY="+c.cfg.Key, "PODMASTER_HOLDER="+c.cfg.Holder)
-	return guardStart{Path: c.cfg.Command[0], Args: c.cfg.Command[1:], Env: env, Dir: c.cfg.Dir}
+	return &guardStart{Path: c.cfg.Command[0], Args: c.cfg.Command[1:], Env: env, Dir: c.cfg.Dir}
 }
 
 // await waits for the command's end, or ends it.

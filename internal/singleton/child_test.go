@@ -111,6 +111,20 @@ func (s *stage) lines(n int) []string {
 	return got
 }
 
+// pid waits until podmaster knows of the start, and returns the first line of
+// output, a pid: the command may be quicker than its guard's report.
+func (s *stage) pid() int {
+	s.t.Helper()
+	pid := atoi(s.t, s.lines(1)[0])
+	testwait.For(s.t, "the start to be known", 20*time.Second, func() error {
+		if s.child.PID() == 0 {
+			return errors.New("no pid")
+		}
+		return nil
+	})
+	return pid
+}
+
 func (s *stage) ended() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +165,7 @@ func TestChildsEnvironment(t *testing.T) {
 func TestPoliteStopConfirmsAndReleases(t *testing.T) {
 	s := newStage(t, `trap 'echo bye >>$OUT; exit 0' TERM; echo $$ >>$OUT; `+forever, nil)
 	s.run()
-	pid := atoi(t, s.lines(1)[0])
+	pid := s.pid()
 	s.cancel()
 	if err := <-s.res; err != nil {
 		t.Errorf("run: %v", err)
@@ -168,7 +182,7 @@ func TestPoliteStopConfirmsAndReleases(t *testing.T) {
 func TestStubbornChildIsKilledAfterTheGrace(t *testing.T) {
 	s := newStage(t, `trap '' TERM; echo $$ >>$OUT; `+forever, func(c *ChildConfig) { c.StopGrace = 50 * time.Millisecond })
 	s.run()
-	pid := atoi(t, s.lines(1)[0])
+	pid := s.pid()
 	s.cancel()
 	if err := <-s.res; err != nil {
 		t.Errorf("run: %v", err)
@@ -222,7 +236,7 @@ func TestOneShot(t *testing.T) {
 func TestLostRecordKillsTheChild(t *testing.T) {
 	s := newStage(t, `trap '' TERM; echo $$ >>$OUT; `+forever, nil)
 	s.run()
-	pid := atoi(t, s.lines(1)[0])
+	pid := s.pid()
 	s.mem.Delete()
 	if err := <-s.res; !errors.Is(err, lease.ErrLost) {
 		t.Errorf("run: %v", err)
@@ -233,7 +247,7 @@ func TestLostRecordKillsTheChild(t *testing.T) {
 func TestDaemonDiesWithTheTerm(t *testing.T) {
 	s := newStage(t, `setsid sh -c 'echo $$ >>$OUT; exec sleep 1000' </dev/null >/dev/null 2>&1 & `+forever, nil)
 	s.run()
-	pid := atoi(t, s.lines(1)[0])
+	pid := s.pid()
 	s.cancel()
 	<-s.res
 	dead(t, pid)
@@ -263,6 +277,7 @@ func TestStoppedGuardIsNoObstacle(t *testing.T) {
 	s := newStage(t, `echo $PPID >>$OUT; echo $$ >>$OUT; `+forever, func(c *ChildConfig) { c.StopGrace = 100 * time.Millisecond })
 	s.run()
 	got := s.lines(2)
+	s.pid()
 	if err := syscall.Kill(atoi(t, got[0]), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -321,8 +336,8 @@ func TestOrphanedGuardKillsAndTells(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := guardStart{Path: "sleep", Args: []string{"1000"}, Env: os.Environ()}
-	g, err := startGuarded(t.Context(), []string{os.Args[0], GuardArg}, start, will, lease.Boottime{}.Now()+time.Hour, nil)
+	start := &guardStart{Path: "sleep", Args: []string{"1000"}, Env: os.Environ()}
+	g, err := startGuarded(t.Context(), []string{os.Args[0], GuardArg}, guardOrder{Start: start, Orphan: will}, lease.Boottime{}.Now()+time.Hour, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,10 +350,10 @@ func TestOrphanedGuardKillsAndTells(t *testing.T) {
 }
 
 func TestGuardKeepsTheDeadline(t *testing.T) {
-	start := guardStart{Path: "sleep", Args: []string{"1000"}, Env: os.Environ()}
+	first := guardOrder{Start: &guardStart{Path: "sleep", Args: []string{"1000"}, Env: os.Environ()}}
 	clock := lease.Boottime{}
 	deadline := clock.Now() + 300*time.Millisecond
-	g, err := startGuarded(t.Context(), []string{os.Args[0], GuardArg}, start, nil, deadline, nil)
+	g, err := startGuarded(t.Context(), []string{os.Args[0], GuardArg}, first, deadline, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +368,7 @@ func TestGuardKeepsTheDeadline(t *testing.T) {
 		t.Error(err)
 	}
 	// And it starts nothing after it.
-	if _, err := startGuarded(t.Context(), []string{os.Args[0], GuardArg}, start, nil, 1, nil); err == nil || !strings.Contains(err.Error(), "ended before") {
+	if _, err := startGuarded(t.Context(), []string{os.Args[0], GuardArg}, first, 1, nil); err == nil || !strings.Contains(err.Error(), "ended before") {
 		t.Errorf("a start after the deadline: %v", err)
 	}
 }

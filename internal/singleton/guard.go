@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -29,6 +30,7 @@ type guardOrder struct {
 	Deadline time.Duration   `json:"deadline,omitempty"` // CLOCK_BOOTTIME: everything is dead by then
 	Signal   syscall.Signal  `json:"signal,omitempty"`   // for the command's group
 	Stop     bool            `json:"stop,omitempty"`     // SIGTERM, and end when the command has
+	Unlink   string          `json:"unlink,omitempty"`   // instead of Start: a file that goes when the guard ends
 	Orphan   json.RawMessage `json:"orphan,omitempty"`   // for GuardMain's orphan
 }
 
@@ -73,6 +75,7 @@ type guard struct {
 	reports  *json.Encoder
 	orphan   func(context.Context, json.RawMessage)
 	will     json.RawMessage
+	unlink   string
 	child    *process.Process
 	deadline time.Duration
 }
@@ -120,6 +123,10 @@ func (g *guard) obey(o guardOrder) error {
 	if o.Orphan != nil {
 		g.will = o.Orphan
 	}
+	if o.Unlink != "" {
+		g.unlink = o.Unlink
+		return g.reports.Encode(guardReport{PID: os.Getpid()})
+	}
 	if o.Start != nil {
 		// The last look at the clock is as near to the fork as can be.
 		if g.clock.Now() >= g.deadline {
@@ -162,6 +169,11 @@ func (g *guard) end(expired bool) error {
 }
 
 func (g *guard) killAll() error {
+	if g.unlink != "" {
+		if err := os.Remove(g.unlink); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("guard: %w", err)
+		}
+	}
 	if g.child != nil {
 		_ = g.child.Kill()
 	}

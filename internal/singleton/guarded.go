@@ -23,9 +23,10 @@ type guarded struct {
 	pid    int
 }
 
-// startGuarded starts the guard, arms it, and has it start the command. The error
-// is the command's own when that could not be started.
-func startGuarded(ctx context.Context, self []string, start guardStart, will json.RawMessage, deadline time.Duration, stdin *os.File) (*guarded, error) {
+// startGuarded starts the guard, arms it with the deadline, and gives it its first
+// order: to start the command, or to watch over a file. The error is the command's
+// own when that could not be started.
+func startGuarded(ctx context.Context, self []string, first guardOrder, deadline time.Duration, stdin *os.File) (*guarded, error) {
 	ordersR, ordersW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -51,11 +52,8 @@ func startGuarded(ctx context.Context, self []string, start guardStart, will jso
 	g := &guarded{guard: p, orders: ordersW, ended: make(chan guardReport, 1)}
 	started := make(chan guardReport, 1)
 	go g.read(reportsR, started)
-	err = g.send(guardOrder{Deadline: deadline, Orphan: will})
-	if err == nil {
-		err = g.send(guardOrder{Start: &start})
-	}
-	if err != nil {
+	first.Deadline = deadline
+	if err := g.send(first); err != nil {
 		return nil, errors.Join(err, g.kill())
 	}
 	select {

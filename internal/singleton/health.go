@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -130,5 +131,29 @@ func (h *Health) watch(ctx context.Context, sick chan<- error, tell func(error))
 			sick <- fmt.Errorf("%d probes in a row: %w", fails, err)
 			return
 		}
+	}
+}
+
+// Stopped returns nil when nobody listens at the URL's address any more. A
+// refused connection says so; no answer at all says nothing.
+func (h *Health) Stopped(ctx context.Context) error {
+	u, err := url.Parse(h.cfg.URL)
+	if err != nil {
+		return err
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	dialer := net.Dialer{Timeout: h.cfg.Timeout}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	switch {
+	case err == nil:
+		_ = conn.Close()
+		return fmt.Errorf("%s still listens", u.Host)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil
+	default:
+		return err
 	}
 }

@@ -18,6 +18,12 @@ type Work interface {
 	Lead(ctx context.Context, term *lease.Term) error
 }
 
+// cleaner is Work that an earlier podmaster may have left behind.
+type cleaner interface {
+	// Clean takes it away, or says with lease.ErrUnconfirmed that it may still run.
+	Clean(ctx context.Context) error
+}
+
 // Config joins one singleton's parts.
 type Config struct {
 	Client    *etcdlock.Client
@@ -73,6 +79,14 @@ func (r *Runtime) Run(ctx context.Context) error {
 			return err
 		}
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	if w, ok := r.cfg.Work.(cleaner); ok {
+		clean, cancelClean := context.WithTimeout(ctx, r.cfg.StartTimeout)
+		if err := w.Clean(clean); err != nil {
+			// The lock is another's, or our own earlier term's: then it is waited for.
+			r.cfg.Logger.Warn("what an earlier podmaster started here may still run", "err", err)
+		}
+		cancelClean()
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})

@@ -1,0 +1,214 @@
+package singleton
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hactl/hactl/internal/atomicfile"
+	"github.com/hactl/hactl/internal/lease"
+	"github.com/hactl/hactl/internal/logging"
+)
+
+// The defaults of ManifestConfig.
+const (
+	DefaultManifestEvery     = 5 * time.Second
+	DefaultManifestLockDelay = 30 * time.Second
+)
+
+// ManifestConfig is a file that lies at a place while the lock is held: a static
+// pod's manifest in kubelet's folder.
+type ManifestConfig struct {
+	Source, Dest string
+	// Every is the pause between two looks at Source, and at Dest. Default 5s.
+	Every time.Duration
+	// Stopped tells whether what the manifest started has stopped: nil when it
+	// has. A removed manifest is not a stopped pod. Without it a stop is never
+	// confirmed, and a successor waits for the lock delay.
+	Stopped func(ctx context.Context) error
+	// StopGrace is how long Stopped may take to say so when the term ends in
+	// order; renewals go on meanwhile. Default 40s: kubelet's own grace is 30s.
+	StopGrace time.Duration
+	Health    *Health       // of the pod; failing, the term is handed over. nil: none
+	StopTime  time.Duration // the lease's
+	Guard     []string      // see ChildConfig
+	Logger    *slog.Logger
+	Events    Events
+}
+
+// Manifest installs and removes a file, as a lease's lead.
+type Manifest struct{ cfg ManifestConfig }
+
+// NewManifest checks cfg: a source that can be read, a folder that can be written.
+func NewManifest(cfg ManifestConfig) (*Manifest, error) {
+	if cfg.Source == "" || cfg.Dest == "" {
+		return nil, errors.New("manifest: give both the source and the destination file")
+	}
+	src, err := filepath.Abs(cfg.Source)
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	dst, err := filepath.Abs(cfg.Dest)
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	if src == dst {
+		return nil, errors.New("manifest: source and destination are the same file")
+	}
+	if data, err := os.ReadFile(src); err != nil {
+		return nil, fmt.Errorf("manifest: source: %w", err)
+	} else if len(bytes.TrimSpace(data)) == 0 {
+		return nil, fmt.Errorf("manifest: source %s: empty", src)
+	}
+	if err := writable(filepath.Dir(dst)); err != nil {
+		return nil, fmt.Errorf("manifest: destination: %w", err)
+	}
+	setDefault(&cfg.Every, DefaultManifestEvery)
+	setDefault(&cfg.StopGrace, 40*time.Second)
+	setDefault(&cfg.StopTime, lease.DefaultStopTime)
+	if cfg.Guard == nil {
+		cfg.Guard = defaultGuard()
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = logging.Discard()
+	}
+	cfg.Source, cfg.Dest = src, dst
+	return &Manifest{cfg: cfg}, nil
+}
+
+// writable tries to make a file in dir. Its name begins with a dot: kubelet does
+// not read such files.
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, ".podmaster-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// Clean removes the file that an earlier podmaster left: whoever does not hold
+// the lock must not have it. It returns lease.ErrUnconfirmed when what it started
+// may still run.
+func (m *Manifest) Clean(ctx context.Context) error { return m.remove(ctx) }
+
+// Lead keeps the file in place for one term; see lease.Elector.Run. A guard
+// removes it at the term's deadline, or when podmaster dies.
+func (m *Manifest) Lead(ctx context.Context, term *lease.Term) error {
+	margin := m.cfg.StopTime / 2
+	deadline, _ := term.Deadline()
+	g, err := startGuarded(ctx, m.cfg.Guard, guardOrder{Unlink: m.cfg.Dest}, deadline-margin, nil)
+	if err != nil {
+		return errors.Join(&lease.Yield{Reason: err.Error()}, err)
+	}
+	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	go g.follow(watch, term, margin)
+	why := m.hold(ctx, watch, g)
+	err = m.end(ctx, term)
+	g.close() // the guard ends, and removes the file once more
+	g.guard.Wait()
+	call(m.cfg.Events.Ended, why.Error())
+	if err != nil || errors.Is(why, errStopped) {
+		return err
+	}
+	return why
+}
+
+// hold installs and refreshes the file until there is a reason to stop.
+func (m *Manifest) hold(ctx, watch context.Context, g *guarded) error {
+	if err := m.install(); err != nil {
+		return &lease.Yield{Reason: err.Error()}
+	}
+	m.cfg.Logger.Info("the manifest is installed", "path", m.cfg.Dest)
+	call(m.cfg.Events.Started, 0)
+	sick := make(chan error, 1)
+	if m.cfg.Health != nil {
+		go m.cfg.Health.watch(watch, sick, m.cfg.Events.Health)
+	}
+	tick := time.NewTicker(m.cfg.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			// A source that cannot be read for a moment is no reason to stop what runs.
+			if err := m.install(); err != nil {
+				m.cfg.Logger.Warn("the manifest cannot be refreshed", "err", err)
+			}
+		case err := <-sick:
+			return &lease.Yield{Reason: "unhealthy: " + err.Error()}
+		case <-g.ended:
+			return &lease.Yield{Reason: "the guard ended and took the manifest away"}
+		case <-ctx.Done():
+			return errStopped
+		}
+	}
+}
+
+var errStopped = errors.New("stopped")
+
+// end removes the file and waits for the confirmation: long when there is time,
+// until the term's end when there is none.
+func (m *Manifest) end(ctx context.Context, term *lease.Term) error {
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.StopGrace)
+	defer cancel()
+	go func() {
+		select {
+		case <-term.Lost():
+			// A quarter of the stop time: then the elector must have its answer.
+			if sleep(wait, m.cfg.StopTime/4) {
+				cancel()
+			}
+		case <-wait.Done():
+		}
+	}()
+	return m.remove(wait)
+}
+
+// install writes the source's content to the destination if it is another one.
+// Temporary file and rename, mode 0600: a manifest may hold secrets.
+func (m *Manifest) install() error {
+	want, err := os.ReadFile(m.cfg.Source)
+	if err != nil {
+		return fmt.Errorf("read manifest: %w", err)
+	}
+	have, err := os.ReadFile(m.cfg.Dest)
+	switch {
+	case err == nil && bytes.Equal(have, want):
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("read installed manifest: %w", err)
+	}
+	if err := atomicfile.Write(m.cfg.Dest, want, 0o600); err != nil {
+		return fmt.Errorf("install manifest: %w", err)
+	}
+	return nil
+}
+
+// remove takes the file away and waits until what it started has stopped.
+func (m *Manifest) remove(ctx context.Context) error {
+	err := os.Remove(m.cfg.Dest)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: remove manifest: %w", lease.ErrUnconfirmed, err)
+	}
+	if err := atomicfile.SyncDir(filepath.Dir(m.cfg.Dest)); err != nil {
+		return fmt.Errorf("%w: remove manifest: %w", lease.ErrUnconfirmed, err)
+	}
+	if m.cfg.Stopped == nil {
+		return fmt.Errorf("%w: no health URL tells when the pod has stopped", lease.ErrUnconfirmed)
+	}
+	for {
+		err := m.cfg.Stopped(ctx)
+		if err == nil {
+			return nil
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("%w: %w", lease.ErrUnconfirmed, err)
+		}
+	}
+}
