@@ -18,6 +18,11 @@ func etcdCommand(e *env) *cli.Command {
 		Usage: "run, see and change the etcd members",
 		Subcommands: []*cli.Command{
 			etcdRunCommand(e),
+			etcdMemberCommand(e),
+			etcdSnapshotCommand(e),
+			etcdDefragCommand(e),
+			etcdMoveLeaderCommand(e),
+			etcdAlarmCommand(e),
 		},
 	}
 }

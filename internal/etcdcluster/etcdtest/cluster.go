@@ -158,6 +158,21 @@ func (c *Cluster) Endpoints() []string {
 // TLS is the configuration for clients; nil without Options.TLS.
 func (c *Cluster) TLS() *tls.Config { return c.tls.Clone() }
 
+// TLSFiles are the PEM files of TLS: a CA, and a certificate with its key that is
+// good for clients too.
+func (c *Cluster) TLSFiles() Files { return c.Members[0].spec.TLS }
+
+// Running returns the members that run.
+func (c *Cluster) Running() []*Member {
+	var ms []*Member
+	for _, m := range c.Members {
+		if m.run.running() {
+			ms = append(ms, m)
+		}
+	}
+	return ms
+}
+
 // Client returns a client of the given members, or of all. It is closed when
 // the test ends.
 func (c *Cluster) Client(members ...*Member) *clientv3.Client {

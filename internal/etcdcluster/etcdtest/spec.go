@@ -27,7 +27,7 @@ type spec struct {
 	Election       time.Duration
 	Quota          int64
 	Fsync          bool
-	TLS            files // empty: no TLS
+	TLS            Files // empty: no TLS
 	LogFile        string
 }
 

@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// files names the PEM files of one certificate for everything.
-type files struct{ CA, Cert, Key string }
+// Files names the PEM files of one certificate for everything.
+type Files struct{ CA, Cert, Key string }
 
 // makeTLS writes a CA and one certificate that is good for every member's
 // address, and for clients.
-func makeTLS(tb testing.TB, dir string, addrs []string) (files, *tls.Config) {
+func makeTLS(tb testing.TB, dir string, addrs []string) (Files, *tls.Config) {
 	tb.Helper()
 	must := func(err error) {
 		tb.Helper()
@@ -59,7 +59,7 @@ func makeTLS(tb testing.TB, dir string, addrs []string) (files, *tls.Config) {
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	must(err)
 
-	f := files{filepath.Join(dir, "ca.crt"), filepath.Join(dir, "member.crt"), filepath.Join(dir, "member.key")}
+	f := Files{filepath.Join(dir, "ca.crt"), filepath.Join(dir, "member.crt"), filepath.Join(dir, "member.key")}
 	write := func(path, kind string, der []byte) {
 		must(os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
 	}
