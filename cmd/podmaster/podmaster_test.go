@@ -234,10 +234,12 @@ func TestLife(t *testing.T) {
 	_ = second.Process.Kill()
 	_ = second.Wait()
 	third := startCmd(t, etcd, "--key=life", "--whoami=m2", "--", "sleep", "1000")
-	three := waitHolder(t, cluster, "life", "m2")
-	if three.Token < two.Token {
-		t.Errorf("token %d after %d", three.Token, two.Token)
-	}
+	testwait.For(t, "a new term of m2", 20*time.Second, func() error {
+		if three := waitHolder(t, cluster, "life", "m2"); three.Token <= two.Token {
+			return fmt.Errorf("token %d after %d", three.Token, two.Token)
+		}
+		return nil
+	})
 	_ = third.Process.Signal(syscall.SIGTERM)
 	if code := third.exit(t); code != 0 {
 		t.Errorf("stopped: code %d", code)
