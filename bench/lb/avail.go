@@ -75,6 +75,9 @@ func measureAvail(ctx context.Context, o options) error {
 		}
 		wait(ctx, 25*time.Second) // HAProxy's rise 2 at 10 s
 	}
+	if o.verbose {
+		fmt.Printf("\n%s\n", proxies[1].out.String())
+	}
 	return nil
 }
 

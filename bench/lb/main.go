@@ -29,6 +29,7 @@ type options struct {
 	dir        string
 	kube, etcd string   // for avail
 	faults     []string // for avail; empty: all
+	verbose    bool
 }
 
 func main() {
@@ -49,6 +50,7 @@ func main() {
 	flag.StringVar(&o.kube, "kube", "", "folder with kube-apiserver, for the workload avail")
 	flag.StringVar(&o.etcd, "etcd", "etcd", "the etcd program, for the workload avail")
 	flag.StringVar(&faults, "faults", "", "faults of avail, separated by semicolons; empty: all")
+	flag.BoolVar(&o.verbose, "v", false, "print hactl's log after avail")
 	flag.Parse()
 	if faults != "" {
 		o.faults = strings.Split(faults, ";")

@@ -116,6 +116,37 @@ func TestFrozenBackendIsEjectedAndCut(t *testing.T) {
 	r.until("a", "ready")
 }
 
+// A backend that is too busy for its probes but still serves its connections is
+// drained, not cut.
+func TestBusyBackendIsNotCut(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[0], s[1])})
+	r.until("a", "ready")
+	r.until("b", "ready")
+	var old *client
+	for {
+		old = r.client()
+		if name, err := old.name(); err != nil {
+			t.Fatal(err)
+		} else if name == "a" {
+			break
+		}
+	}
+	s[0].hung.Store(true)
+	eventually(t, "a to be drained", func() bool {
+		if name, err := old.name(); name != "a" || err != nil {
+			t.Fatalf("old connection: %q %v", name, err)
+		}
+		return r.backend("a").State.String() == "draining"
+	})
+	if why := r.backend("a").Why; !strings.Contains(why, "still answers its clients") {
+		t.Errorf("why: %s", why)
+	}
+	if n := r.Status().Counts.Cut; n != 0 {
+		t.Errorf("%d connections cut", n)
+	}
+}
+
 // With only one backend, cutting would help nobody.
 func TestNothingIsCutWithoutAnAlternative(t *testing.T) {
 	ca, s := three(t)

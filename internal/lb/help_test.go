@@ -148,6 +148,7 @@ type apiServer struct {
 	addr string
 	cert tls.Certificate
 	red  atomic.Bool
+	hung atomic.Bool // health paths do not answer, all else does
 
 	mu  sync.Mutex
 	ln  *freezer
@@ -173,7 +174,17 @@ func (s *apiServer) start() {
 	}
 	s.addr = ln.Addr().String()
 	mux := http.NewServeMux()
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+	hang := func(r *http.Request) bool {
+		if s.hung.Load() {
+			<-r.Context().Done()
+		}
+		return s.hung.Load()
+	}
+	mux.HandleFunc("/livez/", func(_ http.ResponseWriter, r *http.Request) { hang(r) })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		if hang(r) {
+			return
+		}
 		if s.red.Load() {
 			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = io.WriteString(w, "[+]ping ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n")

@@ -215,8 +215,7 @@ func (l *loop) firstByte(c *conn) {
 		l.drained(&c.back)
 	}
 	l.establish(c)
-	c.down.last = l.tick()
-	c.target.per[l.id].bytesDown.Add(int64(n))
+	l.received(c, &c.down, n)
 	if l.write(&c.down, &c.client, l.buf[:n]) {
 		l.stream(c)
 		return

@@ -15,12 +15,13 @@ import (
 // Engine is the data path: listeners, loops and the connections in them. Make
 // it with New, give it listeners, and Run it.
 type Engine struct {
-	cfg    Config
-	birth  time.Time
-	loops  []*loop
-	open   atomic.Int64
-	limits clientLimits
-	count  counters
+	cfg     Config
+	birth   time.Time
+	birthMS int64 // Unix time of birth
+	loops   []*loop
+	open    atomic.Int64
+	limits  clientLimits
+	count   counters
 
 	stopping  atomic.Bool
 	listeners atomic.Pointer[[]int32]
@@ -33,7 +34,8 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data path: %w", err)
 	}
-	e := &Engine{cfg: cfg, birth: time.Now()}
+	now := time.Now()
+	e := &Engine{cfg: cfg, birth: now, birthMS: now.UnixMilli()}
 	e.limits.max = cfg.MaxConnsPerClient
 	e.listeners.Store(new([]int32))
 	for i := range cfg.Loops {

@@ -8,8 +8,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -451,5 +453,74 @@ func TestStopAcceptingKeepsConnections(t *testing.T) {
 	_, _ = c.Write([]byte("y"))
 	if got := read(t, c, 1); got != "y" {
 		t.Error(got)
+	}
+}
+
+func TestIPv6(t *testing.T) {
+	ln, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(c, c)
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close(); <-done })
+	p := start(t, Config{Router: &inOrder{targets: []*Target{targetOf(t, "six", ln)}}})
+	c := p.dial(t)
+	_, _ = c.Write([]byte("six"))
+	if got := read(t, c, 3); got != "six" {
+		t.Error(got)
+	}
+	_ = c.CloseWrite()
+	if err := ended(t, c); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	for want, cfg := range map[string]Config{
+		"router: missing":      {},
+		"hello timeout":        {Router: &inOrder{}, HelloTimeout: -1},
+		"replay after":         {Router: &inOrder{}, ReplayAfter: -1},
+		"answer timeout":       {Router: &inOrder{}, AnswerTimeout: 1},
+		"dead after":           {Router: &inOrder{}, DeadAfter: 1},
+		"replay budget":        {Router: &inOrder{}, ReplayBudget: 2},
+		"loops":                {Router: &inOrder{}, Loops: 1000},
+		"max conns -1":         {Router: &inOrder{}, MaxConns: -1},
+		"max conns per client": {Router: &inOrder{}, MaxConnsPerClient: -1},
+		"max pipes":            {Router: &inOrder{}, MaxPipes: -1},
+		"needs hello mode":     {Router: &inOrder{}, ReplayPlain: true},
+		"limit of open files":  {Router: &inOrder{}, ReservedFDs: 1 << 30},
+	} {
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if _, err := NewTarget("x", netip.AddrPort{}); err == nil {
+		t.Error("a target without an address")
+	}
+	for _, path := range []string{"", strings.Repeat("x", 200)} {
+		if _, err := NewUnixTarget("x", path); err == nil {
+			t.Errorf("a unix target at %q", path)
+		}
+	}
+}
+
+func TestClientLimitKeys(t *testing.T) {
+	key := func(s string) uint64 { return limitKey(netip.MustParseAddr(s)) }
+	if key("2001:db8::1") != key("2001:db8::ffff") || key("2001:db8::1") == key("2001:db8:0:1::1") {
+		t.Error("IPv6 clients are told apart by their /64")
+	}
+	if key("10.0.0.1") == key("10.0.0.2") {
+		t.Error("IPv4 clients are told apart by their address")
 	}
 }

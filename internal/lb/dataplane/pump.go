@@ -127,6 +127,7 @@ func (l *loop) received(c *conn, f *flow, n int) {
 		p.bytesUp.Add(int64(n))
 	} else {
 		p.bytesDown.Add(int64(n))
+		p.heard.Store(l.eng.birthMS + l.now)
 	}
 }
 

@@ -62,26 +62,28 @@ func (l *loop) unacked(fd int32, limit int64) bool {
 	return waiting && int64(i.Last_ack_recv) > limit
 }
 
+// openRequestMS is how long the silence after a client's bytes may still be a
+// request that waits for its answer: kube-apiserver's limit for one is 60 s.
+// After it they were no request, or one like a watch, which starts again.
+const openRequestMS = 60_000
+
 // quietest returns up to n streaming connections at t that have been quiet for
-// at least quiet, the longest quiet first; those whose last bytes came from the
-// backend (no request is open, as far as one can see) before the others.
+// at least quiet, the longest quiet first. Left out are those whose last bytes
+// came from the client: ending them would fail a request that waits for a slow
+// answer.
 func (l *loop) quietest(t *Target, n int, quiet time.Duration) []*conn {
 	var found []*conn
 	limit := l.tick() - int32(quiet.Milliseconds()/tickMS)
+	open := l.tick() - openRequestMS/tickMS
 	for _, c := range l.conns {
-		if c.state == stStreaming && (t == nil || c.target == t) && c.lastBytes() <= limit {
+		if c.state != stStreaming || t != nil && c.target != t || c.lastBytes() > limit {
+			continue
+		}
+		if c.answered() || c.lastBytes() <= open {
 			found = append(found, c)
 		}
 	}
-	slices.SortFunc(found, func(a, b *conn) int {
-		if a.answered() != b.answered() {
-			if a.answered() {
-				return -1
-			}
-			return 1
-		}
-		return int(a.lastBytes() - b.lastBytes())
-	})
+	slices.SortFunc(found, func(a, b *conn) int { return int(a.lastBytes() - b.lastBytes()) })
 	return found[:min(n, len(found))]
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +27,8 @@ type targetCounters struct {
 	active, total      atomic.Int64
 	bytesUp, bytesDown atomic.Int64
 	failed, replayed   atomic.Int64
-	_                  [16]byte
+	heard              atomic.Int64 // when bytes last came from it, in milliseconds of the Unix time
+	_                  [8]byte
 }
 
 // maxLoops bounds the loops of an engine and so the counters of a target.
@@ -83,6 +85,19 @@ func (t *Target) Active() int64 {
 // Streak is how many tries have failed one after the other since a backend's
 // first byte (or, for plain connections, since an accepted connect).
 func (t *Target) Streak() int { return int(t.streak.Load()) }
+
+// Heard is when the last bytes came from the target, to some milliseconds; the
+// zero time if none ever did.
+func (t *Target) Heard() time.Time {
+	var ms int64
+	for i := range t.per {
+		ms = max(ms, t.per[i].heard.Load())
+	}
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
 
 // TargetStats are counts since the target was made.
 type TargetStats struct {

@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -25,13 +26,23 @@ type Config struct {
 	Check  Check
 	Report func(Result)  // called in Run's goroutine, one result at a time
 	Every  time.Duration // between the starts of two probes; default 500ms, shortened at random by up to a tenth
-	// Timeout is when a probe has failed; default 1s.
+	// Timeout is when a probe has failed; default 1s. A backend whose answers
+	// take long gets more: slowFactor times the slowest of its last answers, at
+	// most maxTimeouts times Timeout. An overloaded machine looks like a hung one
+	// otherwise, and cutting its connections adds to its load.
 	Timeout time.Duration
 	// FreshEvery is how many probes share one connection; default 60. A kept
 	// connection spares the backend a TLS handshake for each probe.
 	FreshEvery int
 	Close      func() // called when Run ends; may be nil
 }
+
+// How far Config.Timeout adapts to slow answers.
+const (
+	recentAnswers = 10 // 5s at the default interval
+	slowFactor    = 4
+	maxTimeouts   = 5
+)
 
 // lateBy is how late a Prober's own timer may be before it distrusts its clock.
 const lateBy = 250 * time.Millisecond
@@ -44,6 +55,9 @@ type Prober struct {
 	cfg    Config
 	kick   chan struct{}
 	factor atomic.Int64 // of Every
+
+	recent  [recentAnswers]time.Duration // how long the last answers took; Run's alone
+	answers int
 }
 
 // New makes a prober. It starts nothing.
@@ -75,8 +89,9 @@ func (p *Prober) Slow(factor int) { p.factor.Store(int64(max(1, factor))) }
 
 // flight is a probe on its way.
 type flight struct {
-	start  time.Time
-	cancel context.CancelFunc
+	start   time.Time
+	timeout time.Duration
+	cancel  context.CancelFunc
 }
 
 type landed struct {
@@ -102,8 +117,9 @@ func (p *Prober) Run(ctx context.Context) error {
 	)
 	defer timer.Stop()
 	launch := func(fresh bool) {
-		fctx, stop := context.WithTimeout(ctx, p.cfg.Timeout)
-		f := &flight{start: time.Now(), cancel: stop}
+		timeout := p.timeout()
+		fctx, stop := context.WithTimeout(ctx, timeout)
+		f := &flight{start: time.Now(), timeout: timeout, cancel: stop}
 		flying[f] = true
 		go p.fly(fctx, ctx, f, fresh, results)
 	}
@@ -148,6 +164,8 @@ func (p *Prober) Run(ctx context.Context) error {
 func (p *Prober) settle(land landed, flying map[*flight]bool, now time.Time) {
 	p.cfg.Report(land.r)
 	if land.r.Answer != pool.Silent {
+		p.recent[p.answers%recentAnswers] = land.r.Took
+		p.answers++
 		return
 	}
 	for f := range flying {
@@ -168,13 +186,19 @@ func (p *Prober) fly(ctx, run context.Context, f *flight, fresh bool, results ch
 	select {
 	case land.r = <-done:
 	case <-ctx.Done():
-		land.r = Result{Answer: pool.Silent, Why: "no answer within " + p.cfg.Timeout.String()}
+		land.r = Result{Answer: pool.Silent, Why: "no answer within " + f.timeout.String()}
 	}
 	land.r.Took = time.Since(start)
 	select {
 	case results <- land:
 	case <-run.Done():
 	}
+}
+
+// timeout is Config.Timeout, or more for a backend that has been slow.
+func (p *Prober) timeout() time.Duration {
+	slow := slowFactor * slices.Max(p.recent[:])
+	return min(max(p.cfg.Timeout, slow), maxTimeouts*p.cfg.Timeout).Round(10 * time.Millisecond)
 }
 
 func (p *Prober) pause() time.Duration {
