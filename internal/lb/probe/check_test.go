@@ -61,6 +61,11 @@ func TestHTTPS(t *testing.T) {
 		"red":         {red, nil, pool.Red, "says 500: etcd, shutdown"},
 		"other path":  {ok, func(c *HTTPSConfig) { c.Path = "/healthz" }, pool.Red, "says 404"},
 		"hangs":       {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil, pool.Silent, "no answer in time"},
+		"busy": {func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/readyz" {
+				<-r.Context().Done()
+			}
+		}, nil, pool.Red, "lives, but"},
 		"wrong name":  {ok, func(c *HTTPSConfig) { c.Name = "kubernetes" }, pool.Red, "certificate"},
 		"wrong CA":    {ok, func(c *HTTPSConfig) { c.Roots = func() *x509.CertPool { return other } }, pool.Red, "certificate"},
 		"redirects":   {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }, nil, pool.Red, "says 302"},

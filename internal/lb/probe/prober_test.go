@@ -128,6 +128,36 @@ func TestSlowAnswerCountsOnce(t *testing.T) {
 	})
 }
 
+// A backend whose answers take long gets more time, up to a bound, and soon as
+// little as before when it is quick again.
+func TestTimeoutFollowsSlowAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var given []time.Duration
+		var mu sync.Mutex
+		took := 400 * time.Millisecond
+		run(t, Config{Check: func(ctx context.Context, _ bool) Result {
+			deadline, _ := ctx.Deadline()
+			mu.Lock()
+			given = append(given, time.Until(deadline).Round(100*time.Millisecond))
+			d := took
+			mu.Unlock()
+			time.Sleep(d)
+			return Result{Answer: pool.OK}
+		}}, 10*time.Second, func(*Prober) {
+			time.Sleep(5 * time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			if last := given[len(given)-1]; given[0] != time.Second || last != 1600*time.Millisecond {
+				t.Errorf("time given: first %v, last %v, want 1s and 1.6s", given[0], last)
+			}
+			took = 10 * time.Millisecond
+		})
+		if last := given[len(given)-1]; last != time.Second {
+			t.Errorf("time given after quick answers: %v", last)
+		}
+	})
+}
+
 func TestKickProbesAtOnceOverANewConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fresh atomic.Int32
