@@ -106,10 +106,6 @@ func (s *Supervisor) serve(ctx context.Context, notify *net.UnixConn, control ne
 	defer notify.Close()
 	wg.Go(func() { readNotify(notify, s.log, s.deliver) })
 
-	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second}
-	served := make(chan error, 1)
-	wg.Go(func() { served <- srv.Serve(control) })
-
 	s.mu.Lock()
 	s.open = true
 	s.mu.Unlock()
@@ -117,6 +113,10 @@ func (s *Supervisor) serve(ctx context.Context, notify *net.UnixConn, control ne
 	for _, u := range s.list() {
 		u.begin()
 	}
+	// Last, so that who gets an answer can also give commands.
+	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	wg.Go(func() { served <- srv.Serve(control) })
 
 	var err error
 	select {

@@ -1,7 +1,8 @@
 // Package systemd is the life of hactl's units on a real master: it renders
-// workload.Unit as hardened systemd units.
+// workload.Unit as hardened systemd units, and steers them.
 //
 //	workload.Unit + Sandbox ──Render──▶ /etc/systemd/system/NAME.service
+//	workload.Manager        ──Manager─▶ D-Bus ─▶ systemd: jobs, whose results are awaited
 //
 // What the rendered units hold:
 //
@@ -15,5 +16,6 @@
 //   - No capabilities, a read-only file system but for the named folders, no other
 //     processes to see: an exposure of 2.0 or less by `systemd-analyze security`.
 //
-// What it does not do: install, enable or start the units.
+// What it does not do: install or enable the units. After= orders only what starts
+// in one transaction: start them together, by a target.
 package systemd

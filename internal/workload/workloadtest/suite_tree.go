@@ -128,6 +128,7 @@ func unknownUnit(t *testing.T, f Factory) {
 func contextEnds(t *testing.T, f Factory) {
 	u := notify(Unit(t, "u"))
 	m := f(t, []workload.Unit{u})
+	await(t, m, "u", "runs", func(s workload.State) bool { return s.MainPID > 0 })
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := m.Start(ctx, "u"); err == nil {
