@@ -45,7 +45,7 @@ func ownDescendants() ([]stat, error) {
 }
 
 // ReapOrphans reaps the zombies that were handed to this subreaper, except the
-// children listed in own, whose owners wait for them. It does not block and
+// children listed in own (nil ones are left out), whose owners wait for them. It does not block and
 // returns how many it reaped.
 func ReapOrphans(own ...*Process) int {
 	self := os.Getpid()
@@ -55,7 +55,7 @@ func ReapOrphans(own ...*Process) int {
 	}
 	n := 0
 	for _, s := range all {
-		if s.PPID != self || s.live() || slices.ContainsFunc(own, func(p *Process) bool { return p.pid == s.PID }) {
+		if s.PPID != self || s.live() || slices.ContainsFunc(own, func(p *Process) bool { return p != nil && p.pid == s.PID }) {
 			continue
 		}
 		if pid, _ := unix.Wait4(s.PID, nil, unix.WNOHANG, nil); pid == s.PID {
