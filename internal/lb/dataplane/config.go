@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Router says where connections go. Its methods are called on the loops'
-// threads, by several at once, and must not block.
+// Router says where connections go. Its methods are called by the
+// loops, by several at once, and must not block.
 type Router interface {
 	// Pick returns the target for a connection of client (not valid for a unix
 	// client), never one of tried; nil if there is none left.
@@ -81,7 +81,7 @@ type Config struct {
 	// ReservedFDs are kept for health checks, admin and logs; default 256.
 	ReservedFDs int
 
-	// Loops is the number of threads; default GOMAXPROCS at New.
+	// Loops is the number of loops; default GOMAXPROCS at New.
 	Loops int
 	// MaxPipes bounds the pipes (1 MiB each) used for bulk transfers; default
 	// 128. When they are all in use, bytes are copied instead.

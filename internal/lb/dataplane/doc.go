@@ -4,14 +4,14 @@
 //	                                                     ▲                 refused, reset, silent │
 //	                                                     └──────── the same hello, another backend ┘
 //
-// A few loops, each on an operating system thread of its own, wait on epoll and
-// do everything without blocking: no goroutine and no buffer belongs to a
+// A few loops, each a goroutine that never blocks for long, wait on epoll and do
+// everything else without waiting: no goroutine and no buffer belongs to a
 // connection. What is kept for an idle connection is one small struct and its
 // two sockets.
 //
 // Invariants:
 //
-//   - All of a connection's fields are touched by its loop's thread only. Others
+//   - All of a connection's fields are touched by its loop only. Others
 //     post a function into the loop's mailbox.
 //   - Before a backend's first byte was seen, at most MaxHello bytes of the
 //     client are kept and can be sent again. After it nothing is ever repeated.

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,8 +22,8 @@ const (
 	dataMailbox  = -2
 )
 
-// loop owns some of the connections; everything below belongs to its thread
-// unless it says otherwise.
+// loop owns some of the connections; everything below belongs to its
+// goroutine unless it says otherwise.
 type loop struct {
 	id  int
 	eng *Engine
@@ -111,8 +110,6 @@ func (l *loop) release() {
 
 // run serves until the engine stops. It returns an error when epoll fails.
 func (l *loop) run() error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer l.finish()
 	for !l.eng.stopping.Load() {
 		n, err := l.wait()
@@ -142,7 +139,7 @@ func (l *loop) finish() {
 
 // wait returns the number of events. A short wait without the Go scheduler comes
 // first, because leaving and entering it costs a tenth of the throughput; when
-// nothing happens for spinMS, the thread gives its slot back and waits longer.
+// nothing happens for spinMS, the loop gives its slot back and waits longer.
 func (l *loop) wait() (int, error) {
 	limit := l.untilNext()
 	n, errno := rawEpollWait(l.ep, l.events, min(limit, spinMS))

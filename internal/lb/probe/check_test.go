@@ -57,10 +57,10 @@ func TestHTTPS(t *testing.T) {
 		answer  pool.Answer
 		why     string
 	}{
-		"ready":       {ok, nil, pool.OK, "says 200"},
-		"red":         {red, nil, pool.Red, "says 500: etcd, shutdown"},
-		"other path":  {ok, func(c *HTTPSConfig) { c.Path = "/healthz" }, pool.Red, "says 404"},
-		"hangs":       {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil, pool.Silent, "no answer in time"},
+		"ready":      {ok, nil, pool.OK, "says 200"},
+		"red":        {red, nil, pool.Red, "says 500: etcd, shutdown"},
+		"other path": {ok, func(c *HTTPSConfig) { c.Path = "/healthz" }, pool.Red, "says 404"},
+		"hangs":      {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil, pool.Silent, "no answer in time"},
 		"busy": {func(_ http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/readyz" {
 				<-r.Context().Done()
