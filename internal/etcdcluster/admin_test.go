@@ -33,6 +33,7 @@ func within(t *testing.T) context.Context {
 // A machine loses its data, is made a new member, joins as a learner and votes
 // again; under its old id it never starts.
 func TestReplaceALostMember(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 3)
 	startAll(ms)
 	mustPut(t, ms[0], "k", "before")
@@ -107,6 +108,7 @@ func TestReplaceALostMember(t *testing.T) {
 }
 
 func TestMembershipStepByStep(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 4)
 	startAll(ms[:3])
 	admin := adminOf(ms[:3])
@@ -167,6 +169,7 @@ func TestMembershipStepByStep(t *testing.T) {
 }
 
 func TestMoveLeader(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.Start(t, 3, etcdtest.Options{})
 	admin := NewAdmin(AdminConfig{Endpoints: c.Endpoints()})
 	old := c.Leader()
@@ -200,6 +203,7 @@ func TestMoveLeader(t *testing.T) {
 }
 
 func TestDefrag(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.Start(t, 3, etcdtest.Options{})
 	admin := NewAdmin(AdminConfig{Endpoints: c.Endpoints()})
 	cl := c.Client()
@@ -251,6 +255,7 @@ func TestDefrag(t *testing.T) {
 }
 
 func TestSpaceAlarm(t *testing.T) {
+	t.Parallel()
 	const quota = 16 << 20
 	c := etcdtest.Start(t, 3, etcdtest.Options{Quota: quota})
 	admin := NewAdmin(AdminConfig{Endpoints: c.Endpoints()})

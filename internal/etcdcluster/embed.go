@@ -21,9 +21,10 @@ import (
 // What every member of ours does alike.
 const (
 	// corruptCheckEvery is how often the leader compares all data of all members.
-	// That reads every key on each, so it is rare; the hashes of compactions, which
-	// Kubernetes asks for every five minutes, are compared every compactCheckEvery.
-	corruptCheckEvery = 12 * time.Hour
+	// That reads every key on each, and holds its writes up meanwhile, so it is
+	// rare; the hashes of compactions, which Kubernetes asks for every five
+	// minutes, are compared every compactCheckEvery.
+	corruptCheckEvery = 24 * time.Hour
 	compactCheckEvery = time.Minute
 	// compactRetention is a net below the API servers, which compact what is
 	// older than five minutes: history would grow for ever while none runs.
@@ -92,7 +93,7 @@ func (c Config) embedConfig(how startPlan, streams context.Context, lg *zap.Logg
 		return nil, err
 	}
 	if err := gates.SetFromMap(map[string]bool{
-		string(features.InitialCorruptCheck): true,
+		string(features.InitialCorruptCheck): false, // see Member.compare
 		string(features.CompactHashCheck):    true,
 		// Peers check the address that a connection comes from; a machine with
 		// several must use the one in its certificate.
@@ -127,27 +128,6 @@ func endWith(ctx context.Context) grpc.StreamServerInterceptor {
 		}
 		return err
 	}
-}
-
-// outlast answers for a member that was just removed: etcd panics when it is
-// asked for its status in the second that is left to it.
-func (m *Member) outlast(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-	removed := func() bool {
-		s := m.server.Load()
-		return s != nil && !s.IsMemberExist(s.MemberID())
-	}
-	if removed() {
-		return nil, rpctypes.ErrGRPCStopped
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			if !removed() {
-				panic(r)
-			}
-			resp, err = nil, rpctypes.ErrGRPCStopped
-		}
-	}()
-	return handler(ctx, req)
 }
 
 type stream struct {

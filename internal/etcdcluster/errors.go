@@ -17,6 +17,9 @@ var (
 	ErrOtherMember = errors.New("the etcd data belong to another member")
 	// ErrRemoved is returned when the member was removed from its cluster.
 	ErrRemoved = errors.New("this member was removed from its cluster")
+	// ErrCorrupt is returned when a restarted member's data differ from the
+	// others' at the same revision.
+	ErrCorrupt = errors.New("the data of this member differ from the others'")
 	// ErrInUse is returned when another process holds the data folder.
 	ErrInUse = errors.New("the etcd data folder is in use")
 	// ErrIntentExists is returned by WriteIntent when the machine already has an

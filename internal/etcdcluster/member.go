@@ -12,7 +12,6 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
-	"google.golang.org/grpc"
 
 	"github.com/hactl/hactl/internal/exitcode"
 )
@@ -29,8 +28,10 @@ type Member struct {
 	metrics *metrics
 	why     atomic.Pointer[string] // etcd's own words on why it stopped
 	removed atomic.Bool
-	server  atomic.Pointer[etcdserver.EtcdServer] // nil until it was started
-	gate    atomic.Pointer[leaderGate]            // nil until the member serves
+	// admitted is set when clients may be answered.
+	admitted atomic.Bool
+	server   atomic.Pointer[etcdserver.EtcdServer] // nil until it was started
+	gate     atomic.Pointer[leaderGate]            // nil until the member serves
 }
 
 // New returns a member that does not run yet. It errs when cfg is wrong, naming
@@ -51,8 +52,8 @@ func New(cfg Config) (*Member, error) {
 // hands over, clients are sent to other members, the server closes. It returns
 // nil after that; ErrCloseTimeout when closing took too long; a refusal (exit
 // code 3) wrapping ErrNoIntent, ErrDataLost, ErrOtherCluster, ErrOtherMember or
-// ErrRemoved when the member must not start; ErrInUse, or ErrStopped when etcd
-// ended by itself.
+// ErrRemoved when the member must not start, or ErrCorrupt when its data turn out
+// to differ from the others'; ErrInUse, or ErrStopped when etcd ended by itself.
 func (m *Member) Run(ctx context.Context) error {
 	if err := os.MkdirAll(m.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("etcd member %s: %w", m.cfg.Name, err)
@@ -81,10 +82,10 @@ func (m *Member) Run(ctx context.Context) error {
 		endStreams()
 		return errors.Join(err, m.close(e))
 	}
-	err = m.serve(ctx, e)
+	err = m.serve(ctx, e, how.restart)
 	if err == nil {
 		m.cfg.Notify("STOPPING=1")
-		m.handOver(e)
+		m.handOver(e.Server)
 	}
 	endStreams()
 	return errors.Join(err, m.close(e))
@@ -110,7 +111,7 @@ func (m *Member) start(ctx context.Context, how startPlan, streams context.Conte
 	if err != nil {
 		return nil, fmt.Errorf("etcd member %s: %w", m.cfg.Name, err)
 	}
-	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(m.outlast, m.holdWrites))
+	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, m.interceptors()...)
 	m.cfg.Logger.Info("etcd member starts", "member", m.cfg.Name, "as", how.describe(), "data", m.cfg.DataDir)
 	m.status("starting: %s", how.describe())
 	type result struct {
@@ -194,12 +195,14 @@ func (m *Member) record(e *embed.Etcd, how startPlan) error {
 }
 
 // serve waits until ctx ends (nil) or the server does (an error).
-func (m *Member) serve(ctx context.Context, e *embed.Etcd) error {
+func (m *Member) serve(ctx context.Context, e *embed.Etcd, restarted bool) error {
 	began := time.Now()
 	ticker := time.NewTicker(patienceStep / 3)
 	defer ticker.Stop()
 	m.waiting()
-	ready := e.Server.ReadyNotify()
+	quorum := e.Server.ReadyNotify()
+	compared := make(chan error, 1)
+	var ready <-chan time.Time
 	var background sync.WaitGroup
 	defer m.metrics.ready.Set(0)
 	defer background.Wait()
@@ -207,8 +210,21 @@ func (m *Member) serve(ctx context.Context, e *embed.Etcd) error {
 	defer cancel()
 	for {
 		select {
+		case <-quorum:
+			quorum = nil
+			ready = time.After(compareWait)
+			// Not waited for at the end: it may wait for others, and has no context.
+			go func() { compared <- m.compare(e.Server, restarted) }()
+		case err := <-compared:
+			if err != nil {
+				return err
+			}
+			if ready != nil {
+				ready = time.After(0)
+			}
 		case <-ready:
 			ready = nil
+			m.admitted.Store(true)
 			ticker.Stop()
 			m.cfg.Logger.Info("etcd member serves", "member", m.cfg.Name, "took", time.Since(began).Round(time.Millisecond))
 			m.cfg.Notify("READY=1")
@@ -269,31 +285,6 @@ func orUnknown(err error) error {
 		return errors.New("a listener ended")
 	}
 	return err
-}
-
-// handOver moves leadership away while the member still serves, so that the
-// others need not wait for an election.
-func (m *Member) handOver(e *embed.Etcd) {
-	if e.Server.Leader() != e.Server.MemberID() {
-		return
-	}
-	began := time.Now()
-	done := make(chan error, 1)
-	go func() { done <- e.Server.TryTransferLeadershipOnShutdown() }()
-	var err error
-	select {
-	case err = <-done:
-	case <-time.After(m.cfg.MoveTimeout):
-		err = fmt.Errorf("not within %v", m.cfg.MoveTimeout)
-	}
-	switch {
-	case err != nil:
-		m.metrics.moves.WithLabelValues("failed").Inc()
-		m.cfg.Logger.Warn("leadership was not handed over", "member", m.cfg.Name, "err", err)
-	case e.Server.Leader() != e.Server.MemberID():
-		m.metrics.moves.WithLabelValues("ok").Inc()
-		m.cfg.Logger.Info("leadership handed over", "member", m.cfg.Name, "to", e.Server.Leader().String(), "took", time.Since(began).Round(time.Millisecond))
-	}
 }
 
 // close closes the server, or gives up after CloseTimeout: etcd's Close can hang.

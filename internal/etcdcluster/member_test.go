@@ -1,6 +1,7 @@
 package etcdcluster
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,11 +13,15 @@ import (
 	"testing"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/etcd/server/v3/storage/datadir"
+
 	"github.com/hactl/hactl/internal/exitcode"
 	"github.com/hactl/hactl/internal/testwait"
 )
 
 func TestThreeMembers(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 3)
 	for _, m := range ms {
 		m.cfg.WatchdogEvery = 50 * time.Millisecond
@@ -78,6 +83,7 @@ func TestThreeMembers(t *testing.T) {
 
 func wantOK(t *testing.T, url string) {
 	t.Helper()
+	defer http.DefaultClient.CloseIdleConnections()
 	testwait.For(t, "200 from "+url, patience, func() error {
 		resp, err := http.Get(url)
 		if err != nil {
@@ -92,6 +98,7 @@ func wantOK(t *testing.T, url string) {
 }
 
 func TestWaitsForAQuorumWithoutEnding(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 3)
 	ms[0].found(ms)
 	ms[0].start()
@@ -106,6 +113,7 @@ func TestWaitsForAQuorumWithoutEnding(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer http.DefaultClient.CloseIdleConnections()
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {
 		t.Error("/readyz is well without a quorum")
@@ -117,6 +125,7 @@ func TestWaitsForAQuorumWithoutEnding(t *testing.T) {
 }
 
 func TestStopsWhileWaiting(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 3)
 	ms[0].found(ms)
 	ms[0].start()
@@ -127,6 +136,7 @@ func TestStopsWhileWaiting(t *testing.T) {
 }
 
 func TestARestartNeverFoundsASecondCluster(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 3)
 	startAll(ms)
 	lost := ms[0]
@@ -153,7 +163,99 @@ func TestARestartNeverFoundsASecondCluster(t *testing.T) {
 	mustPut(t, ms[1], "k", "the others go on")
 }
 
+// All start again at once, as after a power cut: nobody waits for the others'
+// comparison, and the leader at the end loses no time with members that stop too.
+func TestAllAtOnce(t *testing.T) {
+	t.Parallel()
+	ms, _, _ := tlsMasters(t, 3)
+	startAll(ms)
+	for _, m := range ms {
+		m.stop()
+	}
+	for _, m := range ms {
+		if err := m.wait(); err != nil {
+			t.Errorf("stop %s: %v", m.cfg.Name, err)
+		}
+	}
+	began := time.Now()
+	for _, m := range ms {
+		m.start()
+	}
+	for _, m := range ms {
+		m.waitSaid("READY=1")
+	}
+	t.Logf("three members served again after %v", time.Since(began).Round(time.Millisecond))
+}
+
+// A member whose data were changed behind its back does not serve them.
+func TestDamagedMemberServesNobody(t *testing.T) {
+	t.Parallel()
+	ms := newMasters(t, 3)
+	startAll(ms)
+	for _, m := range ms {
+		mustPut(t, m, "some key", "some value")
+	}
+	bad := ms[1]
+	if err := bad.stopNow(); err != nil {
+		t.Fatal(err)
+	}
+	damage(t, bad.cfg.DataDir, "some value", "same value")
+	bad.start()
+	err := bad.wait()
+	wantErr(t, err, ErrCorrupt)
+	if code := exitcode.Of(err); code != exitcode.Refused {
+		t.Errorf("exit code %d, want %d", code, exitcode.Refused)
+	}
+	if slices.Contains(bad.said(), "READY=1") {
+		t.Error("it was ready")
+	}
+	mustPut(t, ms[0], "k", "the others go on")
+}
+
+// damage changes a value in a member's database.
+func damage(t *testing.T, dataDir, from, to string) {
+	t.Helper()
+	db, err := bolt.Open(datadir.ToBackendFileName(dataDir), 0o600, &bolt.Options{Timeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	n := 0
+	err = db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte("key"))
+		return b.ForEach(func(k, v []byte) error {
+			if !bytes.Contains(v, []byte(from)) {
+				return nil
+			}
+			n++
+			return b.Put(k, bytes.ReplaceAll(v, []byte(from), []byte(to)))
+		})
+	})
+	if err != nil || n == 0 {
+		t.Fatalf("%d values changed, %v", n, err)
+	}
+}
+
+func TestAdmission(t *testing.T) {
+	m := &Member{}
+	for method, before := range map[string]bool{
+		"/etcdserverpb.Maintenance/Status": true, "/etcdserverpb.Cluster/MemberList": true, "/grpc.health.v1.Health/Check": true,
+		"/etcdserverpb.KV/Range": false, "/etcdserverpb.KV/Put": false, "/etcdserverpb.Watch/Watch": false,
+		"/etcdserverpb.Maintenance/Snapshot": false, "/etcdserverpb.Lease/LeaseKeepAlive": false, "/v3lockpb.Lock/Lock": false,
+	} {
+		m.admitted.Store(false)
+		if got := m.admits(method); got != before {
+			t.Errorf("%s before the comparison: %v, want %v", method, got, before)
+		}
+		m.admitted.Store(true)
+		if !m.admits(method) {
+			t.Errorf("%s is not admitted after it", method)
+		}
+	}
+}
+
 func TestRemovedMemberStaysOut(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 3)
 	startAll(ms)
 	leader := leaderOf(t, ms)
@@ -183,6 +285,7 @@ func TestRemovedMemberStaysOut(t *testing.T) {
 }
 
 func TestSecondProcessIsRefused(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 1)
 	startAll(ms)
 	twin := &master{tb: t, cfg: ms[0].cfg}
@@ -200,6 +303,7 @@ func TestSecondProcessIsRefused(t *testing.T) {
 }
 
 func TestPortTaken(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 2)
 	startAll(ms[:1])
 	ms[1].cfg.ClientURL = ms[0].cfg.ClientURL
@@ -212,6 +316,7 @@ func TestPortTaken(t *testing.T) {
 }
 
 func TestLogSaysWhyTheProcessEnded(t *testing.T) {
+	t.Parallel()
 	m := newMaster(t, "m1")
 	p := startOwnMember(t, m, nil)
 	m.waitServing()

@@ -15,6 +15,7 @@ import (
 )
 
 func TestObserve(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.Start(t, 3, etcdtest.Options{TLS: true})
 	leader := c.Leader()
 	got := Observe(t.Context(), c.Endpoints(), c.TLS())
@@ -60,6 +61,7 @@ func TestObserve(t *testing.T) {
 }
 
 func TestObserveAHangingMember(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 )
 
 func TestSaveSnapshot(t *testing.T) {
+	t.Parallel()
 	c := etcdtest.Start(t, 3, etcdtest.Options{TLS: true})
 	admin := NewAdmin(AdminConfig{Endpoints: c.Endpoints(), TLS: c.TLS()})
 	cl := c.Client()

@@ -23,6 +23,7 @@ type startPlan struct {
 	memberID, clusterID uint64
 
 	intent        Intent // to be recorded as used once the member exists
+	restart       bool   // there are data
 	clearLeftover bool   // a first start was interrupted before the log was there
 	notes         []string
 }
@@ -88,7 +89,7 @@ func first(cfg Config, in Intent, d dataState) (startPlan, error) {
 
 // restart is the start with data: they alone say what the machine is.
 func restart(cfg Config, in *Intent, d dataState) (startPlan, error) {
-	p := startPlan{state: embed.ClusterStateFlagExisting, memberID: d.memberID, clusterID: d.clusterID}
+	p := startPlan{restart: true, state: embed.ClusterStateFlagExisting, memberID: d.memberID, clusterID: d.clusterID}
 	p.initialCluster, p.token = cfg.Name+"="+cfg.PeerURL, cfg.Cluster // not read with a log
 	if d.name != "" && d.name != cfg.Name {
 		return startPlan{}, refuse(ErrOtherMember, "%s holds the data of %s, this is %s", cfg.DataDir, d.name, cfg.Name).

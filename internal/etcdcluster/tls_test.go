@@ -58,6 +58,7 @@ func tlsMasters(t *testing.T, n int) ([]*master, []layout.Layout, *config.Cluste
 }
 
 func TestMutualTLS(t *testing.T) {
+	t.Parallel()
 	ms, ls, c := tlsMasters(t, 3)
 	startAll(ms)
 	good := ClientFiles(ls[0])

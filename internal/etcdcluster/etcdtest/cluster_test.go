@@ -12,10 +12,14 @@ import (
 func TestMain(m *testing.M) { etcdtest.VerifyTestMain(m) }
 
 func TestInProcess(t *testing.T) {
+	t.Parallel()
+
 	lifeOfACluster(t, etcdtest.Start(t, 3, etcdtest.Options{TLS: true}))
 }
 
 func TestProcesses(t *testing.T) {
+	t.Parallel()
+
 	c := etcdtest.StartProcesses(t, 3, etcdtest.Options{})
 	lifeOfACluster(t, c)
 
