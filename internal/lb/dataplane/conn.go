@@ -57,6 +57,8 @@ type conn struct {
 	final   bool    // nothing is left to try after the current one
 	address netip.Addr
 	born    int32 // ticks
+	asked   bool  // the client spoke last
+	turns   uint8 // how often the client spoke after the backend, up to openingTurns
 
 	queue      *queue
 	prev, next *conn

@@ -76,7 +76,7 @@ func (l *loop) dial(c *conn) {
 		c.target, c.state, c.sent = t, stDialing, 0
 		c.back = end{fd: fd}
 		if t.family != unix.AF_UNIX {
-			rawSetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, l.one)
+			_ = rawSetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, l.one)
 		}
 		errno = rawConnect(fd, t.sa)
 		if (errno == 0 || errno == unix.EINPROGRESS) && l.watch(fd, c, sideBack) {
@@ -228,6 +228,9 @@ func (l *loop) firstByte(c *conn) {
 func (l *loop) establish(c *conn) {
 	c.leave()
 	c.state = stStreaming
+	if c.sent > 0 {
+		c.turns = 1 // the hello
+	}
 	if c.target.streak.Load() != 0 {
 		c.target.streak.Store(0)
 	}

@@ -386,8 +386,10 @@ func TestCloseQuietTakesTheLongestQuiet(t *testing.T) {
 	var conns []*net.TCPConn
 	for range 4 {
 		c := p.dial(t)
-		_, _ = c.Write([]byte("x"))
-		read(t, c, 1)
+		for range openingTurns {
+			_, _ = c.Write([]byte("x"))
+			read(t, c, 1)
+		}
 		conns = append(conns, c)
 	}
 	if n := p.CloseQuiet(a, 2, time.Hour); n != 0 {
@@ -403,6 +405,44 @@ func TestCloseQuietTakesTheLongestQuiet(t *testing.T) {
 	for _, c := range conns[2:] {
 		_, _ = c.Write([]byte("y"))
 		read(t, c, 1)
+	}
+}
+
+// A backend that takes long to answer is silent like one that has answered.
+func TestCloseQuietSparesOpenRequests(t *testing.T) {
+	talk := func(c *net.TCPConn) {
+		b := make([]byte, 1)
+		for {
+			if _, err := c.Read(b); err != nil {
+				return
+			}
+			if b[0] == 'x' { // an answer; "?" gets none
+				_, _ = c.Write(b)
+			}
+		}
+	}
+	a := server(t, "a", talk)
+	p := start(t, Config{Router: &inOrder{targets: []*Target{a}}, Loops: 1})
+	exchange := func(c *net.TCPConn, n int) {
+		for range n {
+			_, _ = c.Write([]byte("x"))
+			read(t, c, 1)
+		}
+	}
+	asking, young, idle := p.dial(t), p.dial(t), p.dial(t)
+	exchange(asking, openingTurns)
+	_, _ = asking.Write([]byte("?"))
+	exchange(young, openingTurns-1) // the last bytes may be a session ticket
+	exchange(idle, openingTurns)
+	eventually(t, "the idle one to be closed", func() bool { return p.CloseQuiet(a, 3, 200*time.Millisecond) == 1 })
+	if err := ended(t, idle); err != nil {
+		t.Errorf("want an orderly end: %v", err)
+	}
+	if n := p.CloseQuiet(a, 3, 200*time.Millisecond); n != 0 {
+		t.Errorf("closed %d with a request open", n)
+	}
+	for _, c := range []*net.TCPConn{asking, young} {
+		exchange(c, 1)
 	}
 }
 

@@ -124,8 +124,13 @@ func (l *loop) received(c *conn, f *flow, n int) {
 	f.last = l.tick()
 	p := &c.target.per[l.id]
 	if f == &c.up {
+		if !c.asked && c.turns < openingTurns {
+			c.turns++
+		}
+		c.asked = true
 		p.bytesUp.Add(int64(n))
 	} else {
+		c.asked = false
 		p.bytesDown.Add(int64(n))
 		p.heard.Store(l.eng.birthMS + l.now)
 	}

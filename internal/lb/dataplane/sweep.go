@@ -67,10 +67,14 @@ func (l *loop) unacked(fd int32, limit int64) bool {
 // After it they were no request, or one like a watch, which starts again.
 const openRequestMS = 60_000
 
+// openingTurns is how often a client must have spoken for the backend's last
+// bytes to be an answer: a TLS 1.3 server sends session tickets right behind the
+// client's first request, which look like one.
+const openingTurns = 3
+
 // quietest returns up to n streaming connections at t that have been quiet for
-// at least quiet, the longest quiet first. Left out are those whose last bytes
-// came from the client: ending them would fail a request that waits for a slow
-// answer.
+// at least quiet, the longest quiet first. Left out are those on which a request
+// may wait for a slow answer: ending them would fail it.
 func (l *loop) quietest(t *Target, n int, quiet time.Duration) []*conn {
 	var found []*conn
 	limit := l.tick() - int32(quiet.Milliseconds()/tickMS)
@@ -89,7 +93,7 @@ func (l *loop) quietest(t *Target, n int, quiet time.Duration) []*conn {
 
 func (c *conn) lastBytes() int32 { return max(c.up.last, c.down.last) }
 
-// answered: the backend spoke last, and nothing is on its way.
+// answered: the backend spoke last, it was an answer, and nothing is on its way.
 func (c *conn) answered() bool {
-	return c.down.last >= c.up.last && c.up.empty() && c.down.empty()
+	return !c.asked && c.turns >= openingTurns && c.up.empty() && c.down.empty()
 }
