@@ -29,7 +29,7 @@ func (b *Balancer) setDrained(name string, drained bool) error {
 	found := false
 	now := time.Now()
 	for _, m := range b.members {
-		if m.backend.Name != name && m.backend.Address != name && m.host != name {
+		if !m.is(name) {
 			continue
 		}
 		found = true
@@ -58,7 +58,7 @@ func (b *Balancer) Suspect(name string) error {
 	defer b.mu.Unlock()
 	found := false
 	for _, m := range b.members {
-		if (m.backend.Name == name || m.backend.Address == name) && m.removed.IsZero() {
+		if m.is(name) && m.removed.IsZero() {
 			m.prober.Kick()
 			found = true
 		}

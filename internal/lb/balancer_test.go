@@ -75,7 +75,7 @@ func TestRedBackendKeepsItsConnections(t *testing.T) {
 	}
 	// Its listener goes while it finishes: still nothing is cut.
 	s[0].mu.Lock()
-	_ = s[0].ln.Listener.Close()
+	_ = s[0].ln.Close()
 	s[0].mu.Unlock()
 	eventually(t, "probes to be refused or red on", func() bool { return r.backend("a").Probe.Failures > 6 })
 	if name, err := clients["a"].name(); name != "a" || err != nil {

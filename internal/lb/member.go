@@ -76,6 +76,12 @@ func (m *member) ramp(now time.Time, over time.Duration) float64 {
 	return min(1, max(0.1, float64(now.Sub(m.returned))/float64(over)))
 }
 
+// is says whether people mean m by name: its name, its address, or the host name
+// and port that it came from.
+func (m *member) is(name string) bool {
+	return name != "" && (m.backend.Name == name || m.backend.Address == name || m.host == name)
+}
+
 func (m *member) key() string { return m.backend.Name + " " + m.backend.Address }
 
 const (

@@ -45,7 +45,7 @@ func deadPeerOpts(after time.Duration) []sockOpt {
 func (l *loop) setOpts(fd int32) {
 	for i := range l.opts {
 		o := &l.opts[i]
-		rawSetInt(fd, o.level, o.opt, &o.value)
+		_ = rawSetInt(fd, o.level, o.opt, &o.value)
 	}
 }
 
