@@ -96,7 +96,8 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 	if err != nil {
 		return p, usage("%w", err)
 	}
-	o.lease.Lock, o.lease.Logger = lock, o.log
+	spread := &singleton.Spread{}
+	o.lease.Lock, o.lease.Logger, o.lease.Delay = lock, o.log, spread.Delay
 	if p.elector, err = lease.New(o.lease); err != nil {
 		return p, usage("%w", err)
 	}
@@ -119,7 +120,7 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 	}
 	p.runtime, err = singleton.New(singleton.Config{
 		Client: p.client, Lock: lock, Elector: p.elector, Work: p.work, Candidate: cand, Alive: alive,
-		Notifier: p.notifier(), Gate: p.gate, StartTimeout: c.Duration("start-timeout"), Logger: o.log,
+		Notifier: p.notifier(), Gate: p.gate, Spread: spread, StartTimeout: c.Duration("start-timeout"), Logger: o.log,
 	})
 	return p, err
 }

@@ -134,6 +134,7 @@ func (g *Gate) serve(ctx context.Context, in *net.TCPConn) {
 		return
 	}
 	out := conn.(*net.TCPConn)
+	_ = out.SetLinger(0) // should podmaster die, the kernel drops what was not sent
 	if g.enter(in, out) != term {
 		reset(in)
 		reset(out)
@@ -147,6 +148,7 @@ func (g *Gate) serve(ctx context.Context, in *net.TCPConn) {
 	wg.Go(func() { pass(term, out, in) })
 	wg.Go(func() { pass(term, in, out) })
 	wg.Wait()
+	_ = out.SetLinger(-1) // a clean end: what was sent still arrives
 	_ = in.Close()
 	_ = out.Close()
 }

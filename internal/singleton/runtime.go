@@ -33,6 +33,7 @@ type Config struct {
 	Work      Work
 	Notifier  *Notifier // nil: none
 	Gate      *Gate     // nil: none
+	Spread    *Spread   // whose Delay the elector uses; nil: none
 	// StartTimeout is how long etcd may take to answer at the start. Default 10s.
 	StartTimeout time.Duration
 	// Alive tells whether the process that a candidate's entry names still lives
@@ -126,6 +127,7 @@ func (r *Runtime) companions(ctx context.Context, presence *etcdlock.Presence) {
 			r.cfg.Logger.Error("this candidate is not listed any more", "err", err)
 		}
 	}}
+	parts = append(parts, func() { r.prefer(ctx) })
 	if r.cfg.Notifier != nil {
 		parts = append(parts, func() { r.cfg.Notifier.Run(ctx) })
 	}

@@ -33,6 +33,9 @@ func (c *Client) Lock(name string) (*Lock, error) {
 	return &Lock{c: c, name: name, prefix: prefix}, nil
 }
 
+// Name is the singleton's name.
+func (l *Lock) Name() string { return l.name }
+
 func (l *Lock) key(k string) []byte { return []byte(l.prefix + k) }
 
 // Read reads the three keys in one linearizable transaction.

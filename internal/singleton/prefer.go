@@ -1,0 +1,94 @@
+package singleton
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/hactl/hactl/internal/lease"
+	"github.com/hactl/hactl/internal/lease/etcdlock"
+)
+
+const (
+	// preferEvery is how often the list of singletons is read, from the nearest
+	// member: it needs not be fresh.
+	preferEvery = 5 * time.Second
+	// preferRounds is how often in a row a better candidate must be seen before
+	// the holder hands over to it.
+	preferRounds = 3
+	// SpreadStep is how long a candidate hesitates before a free lock for each
+	// other singleton that it holds.
+	SpreadStep = 100 * time.Millisecond
+)
+
+// Spread counts the other singletons that this candidate's name holds. Delay is
+// for lease.Config.Delay. The zero value counts none.
+type Spread struct{ held atomic.Int32 }
+
+// Delay is how long to hesitate before a free lock.
+func (s *Spread) Delay() time.Duration { return time.Duration(s.held.Load()) * SpreadStep }
+
+// preference looks at the list of singletons for its candidate.
+type preference struct {
+	key, me  string
+	priority int
+	spread   *Spread
+	better   string // the candidate that was seen to be better
+	rounds   int    // in a row
+}
+
+// look takes note of the list, and returns the candidate to hand over to, if any:
+// one with a higher priority that was there for some rounds.
+func (p *preference) look(infos []etcdlock.Info) string {
+	others, best, top := int32(0), "", p.priority
+	for _, i := range infos {
+		switch {
+		case i.Name != p.key:
+			if i.Holder == p.me {
+				others++
+			}
+		case i.Holder == p.me && i.MoveTo == "" && !i.Paused:
+			for _, c := range i.Waiting {
+				if c.Priority > top {
+					best, top = c.Name, c.Priority
+				}
+			}
+		}
+	}
+	if p.spread != nil {
+		p.spread.held.Store(others)
+	}
+	if best == "" || best != p.better {
+		p.better, p.rounds = best, 0
+	}
+	if best == "" {
+		return ""
+	}
+	if p.rounds++; p.rounds < preferRounds {
+		return ""
+	}
+	p.rounds = 0
+	return best
+}
+
+// prefer keeps the count of Spread, and hands over to a preferred candidate.
+func (r *Runtime) prefer(ctx context.Context) {
+	p := preference{key: r.cfg.Lock.Name(), me: r.cfg.Candidate.Name, priority: r.cfg.Candidate.Priority, spread: r.cfg.Spread}
+	for {
+		call, cancel := context.WithTimeout(ctx, preferEvery)
+		infos, err := etcdlock.List(call, r.cfg.Client, true)
+		if err == nil {
+			to := p.look(infos)
+			if s, _ := r.cfg.Elector.Status(); to != "" && s.Role == lease.Holding {
+				r.cfg.Logger.Info("a preferred candidate waits", "holder", to)
+				if err := r.cfg.Lock.Move(call, to, "preference of "+p.me); err != nil {
+					r.cfg.Logger.Warn("the hand-over could not be ordered", "err", err)
+				}
+			}
+		}
+		cancel()
+		if !sleep(ctx, preferEvery) {
+			return
+		}
+	}
+}
