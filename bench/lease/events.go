@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -69,13 +70,13 @@ func events() []event {
 				return s.cand[i].Signal(syscall.SIGCONT)
 			}},
 		{name: "host lost", mend: restart, watch: 20 * time.Second,
-			hit: func(_ context.Context, s *scene, i, _ int) error { return s.cand[i].SignalTree(syscall.SIGKILL) }},
+			hit: func(_ context.Context, s *scene, i, _ int) error { return s.loseHost(i) }},
 		{name: "host and etcd leader lost", watch: 20 * time.Second,
 			hit: func(ctx context.Context, s *scene, i, _ int) error {
 				if err := killLeader(ctx, s); err != nil {
 					return err
 				}
-				return s.cand[i].SignalTree(syscall.SIGKILL)
+				return s.loseHost(i)
 			},
 			mend: func(ctx context.Context, s *scene, i int) error {
 				if err := members(ctx, s, i); err != nil {
@@ -86,6 +87,21 @@ func events() []event {
 		{name: "etcd leader lost", stays: true, watch: 5 * time.Second, mend: members,
 			hit: func(ctx context.Context, s *scene, _, _ int) error { return killLeader(ctx, s) }},
 	}
+}
+
+// loseHost ends everything of a candidate with no chance for the guard to tell
+// anybody: frozen first, and the guard killed before podmaster.
+func (s *scene) loseHost(i int) error {
+	pids, err := s.cand[i].Remaining()
+	if err != nil {
+		return err
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+		for _, pid := range slices.Backward(pids) {
+			_ = syscall.Kill(pid, sig) // it may have ended with another one
+		}
+	}
+	return nil
 }
 
 // measure repeats one event and fills r.
