@@ -56,7 +56,7 @@ test: build kube check e2e ## everything: what CI runs
 .PHONY: bench
 bench: build kube ## print the measures
 	@$(KUBEBIN) kwok >/dev/null
-	$(GO) run ./bench
+	$(GO) run ./bench/dev
 
 .PHONY: clean
 clean: ## remove bin/ (not the caches)
