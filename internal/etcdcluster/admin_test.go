@@ -132,16 +132,8 @@ func TestMembershipStepByStep(t *testing.T) {
 			t.Fatalf("step %d, %v: %v", i, s, err)
 		}
 		if i == 0 { // the new machine takes its place
-			now, err := admin.Members(within(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			in, err := joinIntent(now, ms[3].cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := WriteIntent(ms[3].cfg.StateDir, ms[3].cfg.DataDir, in); err != nil {
-				t.Fatal(err)
+			if r, err := admin.Replace(within(t), ms[3].cfg); err != nil || len(r.Steps) != 0 || r.Aside != "" {
+				t.Fatalf("%+v, %v; want to take the place that is kept", r, err)
 			}
 			ms[3].start()
 		}
@@ -170,7 +162,7 @@ func TestMembershipStepByStep(t *testing.T) {
 
 func TestMoveLeader(t *testing.T) {
 	t.Parallel()
-	c := etcdtest.Start(t, 3, etcdtest.Options{})
+	c := etcdtest.Start(t, 3, calm)
 	admin := NewAdmin(AdminConfig{Endpoints: c.Endpoints()})
 	old := c.Leader()
 	got, err := admin.MoveLeader(within(t), "")
@@ -204,28 +196,30 @@ func TestMoveLeader(t *testing.T) {
 
 func TestDefrag(t *testing.T) {
 	t.Parallel()
-	c := etcdtest.Start(t, 3, etcdtest.Options{})
+	c := etcdtest.Start(t, 3, calm)
 	admin := NewAdmin(AdminConfig{Endpoints: c.Endpoints()})
 	cl := c.Client()
 	for i := range 30 {
-		if _, err := cl.Put(within(t), "big", strings.Repeat(fmt.Sprint(i%10), 1<<20)); err != nil {
-			t.Fatal(err)
+		testwait.For(t, "a large write", patience, func() error {
+			_, err := cl.Put(within(t), "big", strings.Repeat(fmt.Sprint(i%10), 1<<18))
+			return err
+		})
+	}
+	testwait.For(t, "the compaction", patience, func() error {
+		got, err := cl.Get(within(t), "big")
+		if err != nil {
+			return err
 		}
-	}
-	got, err := cl.Get(within(t), "big")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := cl.Compact(within(t), got.Header.Revision); err != nil {
-		t.Fatal(err)
-	}
+		_, err = cl.Compact(within(t), got.Header.Revision)
+		return err
+	})
 	first := c.Leader()
 	// Followers compact when they get to it, and pages get free with later writes.
 	testwait.For(t, "free space in every member", patience, func() error {
 		if _, err := cl.Put(within(t), "small", "x"); err != nil {
 			return err
 		}
-		for _, m := range Observe(t.Context(), c.Endpoints(), nil) {
+		for _, m := range observe(t.Context(), c.Endpoints(), nil, patience) {
 			if m.DBInUse > m.DBSize/2 {
 				return fmt.Errorf("%s uses %d of %d", m.Name, m.DBInUse, m.DBSize)
 			}
@@ -233,7 +227,7 @@ func TestDefrag(t *testing.T) {
 		return nil
 	})
 	var order []string
-	err = admin.Defrag(within(t), func(d Defragmented) {
+	err := admin.Defrag(within(t), func(d Defragmented) {
 		order = append(order, d.Member)
 		if d.After >= d.Before || d.Took <= 0 {
 			t.Errorf("%+v: no space was given back", d)
@@ -245,9 +239,13 @@ func TestDefrag(t *testing.T) {
 	if now := c.Leader(); now == first {
 		t.Error("the leadership was not moved")
 	}
-	if got, err := cl.Get(within(t), "big"); err != nil || len(got.Kvs) != 1 {
-		t.Errorf("after it: %v, %v", got, err)
-	}
+	testwait.For(t, "a read after it", patience, func() error {
+		got, err := cl.Get(within(t), "big")
+		if err == nil && len(got.Kvs) != 1 {
+			err = fmt.Errorf("%d keys", len(got.Kvs))
+		}
+		return err
+	})
 	c.Follower().Kill()
 	if err := admin.Defrag(within(t), func(Defragmented) { t.Error("defragmented with a member down") }); !errors.Is(err, ErrRefused) {
 		t.Errorf("with a member down: %v, want a refusal", err)
@@ -256,18 +254,18 @@ func TestDefrag(t *testing.T) {
 
 func TestSpaceAlarm(t *testing.T) {
 	t.Parallel()
-	const quota = 16 << 20
-	c := etcdtest.Start(t, 3, etcdtest.Options{Quota: quota})
+	const quota = 2 << 20
+	opts := calm
+	opts.Quota = quota
+	c := etcdtest.Start(t, 3, opts)
 	admin := NewAdmin(AdminConfig{Endpoints: c.Endpoints()})
 	cl := c.Client()
-	value := strings.Repeat("x", 1<<20)
+	value := strings.Repeat("x", 1<<18)
 	testwait.For(t, "the alarm", patience, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		for range 4 {
-			_, _ = cl.Put(ctx, "big", value)
-		}
-		for _, m := range Observe(t.Context(), c.Endpoints(), nil) {
+		_, _ = cl.Put(ctx, "big", value)
+		for _, m := range observe(t.Context(), c.Endpoints(), nil, patience) {
 			if slices.Contains(m.Alarms, "NOSPACE") {
 				return nil
 			}
@@ -284,10 +282,11 @@ func TestSpaceAlarm(t *testing.T) {
 	if err := admin.RepairSpace(within(t), func(Defragmented) { n++ }); err != nil || n != 3 {
 		t.Fatalf("repaired %d members, %v", n, err)
 	}
-	if _, err := cl.Put(within(t), "k", "v"); err != nil {
-		t.Errorf("a write after the repair: %v", err)
-	}
-	for _, m := range Observe(t.Context(), c.Endpoints(), nil) {
+	testwait.For(t, "a write after the repair", patience, func() error {
+		_, err := cl.Put(within(t), "k", "v")
+		return err
+	})
+	for _, m := range observe(t.Context(), c.Endpoints(), nil, patience) {
 		if len(m.Alarms) > 0 {
 			t.Errorf("%s still has %v", m.Name, m.Alarms)
 		}

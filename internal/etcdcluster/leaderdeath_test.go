@@ -3,19 +3,26 @@ package etcdcluster
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/hactl/hactl/internal/testwait"
 )
 
 // Writes that are sent through a follower after the leader was killed wait for
 // the next leader. Without the gate they are forwarded to the dead one and lost:
 // the test then fails with "etcdserver: request timed out".
 func TestNoWriteIsLostWithADeadLeader(t *testing.T) {
+	t.Parallel()
 	ms := newMasters(t, 3)
+	for _, m := range ms { // slow elections: the machine may have other work
+		m.cfg.Heartbeat, m.cfg.Election = 300*time.Millisecond, 3*time.Second
+	}
 	procs := map[*master]*ownProcess{}
 	for _, m := range ms {
 		procs[m] = startOwnMember(t, m, ms)
@@ -25,10 +32,11 @@ func TestNoWriteIsLostWithADeadLeader(t *testing.T) {
 	}
 	for round := range 2 {
 		leader := leaderOfProcesses(t, ms)
-		clients := map[*master]*clientv3.Client{}
+		clients, seen := map[*master]*clientv3.Client{}, map[*master]int{}
 		for _, m := range ms {
 			if m != leader {
 				clients[m] = m.client()
+				seen[m] = strings.Count(procs[m].log(), leaderDeadLine)
 				if _, err := clients[m].Put(t.Context(), "warm", "up"); err != nil {
 					t.Fatal(err)
 				}
@@ -38,14 +46,22 @@ func TestNoWriteIsLostWithADeadLeader(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-procs[leader].done
+		for m := range clients {
+			testwait.For(t, m.cfg.Name+" to see the leader dead", patience, func() error {
+				if n := strings.Count(procs[m].log(), leaderDeadLine); n <= seen[m] {
+					return fmt.Errorf("%d times so far", n)
+				}
+				return nil
+			})
+		}
 
 		var wg sync.WaitGroup
 		for m, cl := range clients {
-			// Spread over the time in which the followers do not know yet: their
-			// election timeout is one to two seconds.
+			// Spread over the time in which Raft does not know yet: the election
+			// timeout is three to six seconds.
 			for i := range 30 {
 				wg.Go(func() {
-					<-time.After(time.Duration(5+i) * 20 * time.Millisecond)
+					<-time.After(time.Duration(i) * 30 * time.Millisecond)
 					ctx, cancel := context.WithTimeout(t.Context(), patience)
 					defer cancel()
 					if _, err := cl.Put(ctx, fmt.Sprintf("r%d-%s-%d", round, m.cfg.Name, i), "x"); err != nil {

@@ -52,11 +52,15 @@ func newLeaderGate(self uint64, raft raftView, limit time.Duration, held func(ti
 
 // sawDead notes that a member's process is dead. The note holds for the present
 // term only: a process that comes back cannot lead in the term that it died in,
-// and one that leads a later term is alive.
-func (g *leaderGate) sawDead(member uint64) {
+// and one that leads a later term is alive. It returns true when that is news,
+// and about the leader.
+func (g *leaderGate) sawDead(member uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.dead[member] = g.raft.Term()
+	term := g.raft.Term()
+	news := g.dead[member] != term && g.raft.Lead() == member
+	g.dead[member] = term
+	return news
 }
 
 // leaderDead says whether the leader of the present term was seen dead. Without

@@ -27,6 +27,10 @@ func TestMain(m *testing.M) {
 	etcdtest.VerifyTestMain(m)
 }
 
+// calm are options for tests in which no leader should be lost by chance on a
+// busy machine.
+var calm = etcdtest.Options{Heartbeat: 300 * time.Millisecond, Election: 3 * time.Second}
+
 // master is one machine of a test's cluster.
 type master struct {
 	tb  testing.TB

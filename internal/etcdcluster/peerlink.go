@@ -23,6 +23,9 @@ const (
 	linkMembers = time.Second           // between two looks at the membership
 )
 
+// leaderDeadLine is logged once for each leader that is seen dead.
+const leaderDeadLine = "the leader's process is dead: writes wait for the next one"
+
 // guardLeader feeds the member's leaderGate until ctx ends: it keeps a link to
 // every other member, whoever they are.
 func (m *Member) guardLeader(ctx context.Context, s *etcdserver.EtcdServer) {
@@ -57,7 +60,11 @@ func (m *Member) guardLeader(ctx context.Context, s *etcdserver.EtcdServer) {
 			if links[peer.ID] == nil {
 				linkCtx, stop := context.WithCancel(ctx)
 				links[peer.ID] = stop
-				l := peerLink{url: peer.PeerURLs[0], tls: tlsConfig, dead: func() { gate.sawDead(uint64(peer.ID)) }}
+				l := peerLink{url: peer.PeerURLs[0], tls: tlsConfig, dead: func() {
+					if gate.sawDead(uint64(peer.ID)) {
+						m.cfg.Logger.Info(leaderDeadLine, "member", m.cfg.Name, "leader", memberName(s, peer.ID))
+					}
+				}}
 				running.Go(func() { l.run(linkCtx) })
 			}
 		}

@@ -87,7 +87,8 @@ func runOwnMember(tb testing.TB, m *master) *ownProcess {
 	tb.Helper()
 	text, err := json.Marshal(struct {
 		Name, Cluster, DataDir, StateDir, ClientURL, PeerURL string
-	}{m.cfg.Name, m.cfg.Cluster, m.cfg.DataDir, m.cfg.StateDir, m.cfg.ClientURL, m.cfg.PeerURL})
+		Heartbeat, Election                                  time.Duration
+	}{m.cfg.Name, m.cfg.Cluster, m.cfg.DataDir, m.cfg.StateDir, m.cfg.ClientURL, m.cfg.PeerURL, m.cfg.Heartbeat, m.cfg.Election})
 	if err != nil {
 		tb.Fatal(err)
 	}

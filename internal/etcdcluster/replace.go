@@ -101,11 +101,7 @@ func (a *Admin) Replace(ctx context.Context, cfg Config) (Replacing, error) {
 			return r, fmt.Errorf("replace: %w", err)
 		}
 	}
-	ms, err := a.Members(ctx)
-	if err != nil {
-		return r, err
-	}
-	in, err := joinIntent(ms, cfg)
+	in, err := a.awaitPlace(ctx, cfg)
 	if err != nil {
 		return r, err
 	}
@@ -113,6 +109,27 @@ func (a *Admin) Replace(ctx context.Context, cfg Config) (Replacing, error) {
 		return r, fmt.Errorf("replace %s: record the intent: %w", cfg.Name, err)
 	}
 	return r, nil
+}
+
+// awaitPlace looks until the members tell of the place: one that lags behind may
+// answer first.
+func (a *Admin) awaitPlace(ctx context.Context, cfg Config) (Intent, error) {
+	until := time.Now().Add(settleTime)
+	for {
+		ms, err := a.Members(ctx)
+		var in Intent
+		if err == nil {
+			in, err = joinIntent(ms, cfg)
+		}
+		if err == nil || time.Now().After(until) {
+			return in, err
+		}
+		select {
+		case <-ctx.Done():
+			return in, errors.Join(ctx.Err(), err)
+		case <-time.After(againAfter):
+		}
+	}
 }
 
 // joinIntent is the intent to take the place that the cluster keeps for cfg.

@@ -12,26 +12,29 @@ import (
 	"testing"
 
 	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
+	"github.com/hactl/hactl/internal/testwait"
 )
 
 func TestSaveSnapshot(t *testing.T) {
 	t.Parallel()
-	c := etcdtest.Start(t, 3, etcdtest.Options{TLS: true})
+	opts := calm
+	opts.TLS = true
+	c := etcdtest.Start(t, 3, opts)
 	admin := NewAdmin(AdminConfig{Endpoints: c.Endpoints(), TLS: c.TLS()})
 	cl := c.Client()
 	var revision int64
 	for i := range 20 {
-		resp, err := cl.Put(within(t), fmt.Sprint("k", i), strings.Repeat("v", 1<<12))
-		if err != nil {
-			t.Fatal(err)
-		}
-		revision = resp.Header.Revision
+		testwait.For(t, "a write", patience, func() error {
+			resp, err := cl.Put(within(t), fmt.Sprint("k", i), strings.Repeat("v", 1<<12))
+			if err == nil {
+				revision = resp.Header.Revision
+			}
+			return err
+		})
 	}
 	// The followers must have what was written.
 	for _, m := range c.Members {
-		if _, err := c.Client(m).Get(within(t), "k1"); err != nil {
-			t.Fatal(err)
-		}
+		m.WaitServing()
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "etcd.snapshot")

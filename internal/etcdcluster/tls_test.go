@@ -66,7 +66,7 @@ func TestMutualTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range Observe(t.Context(), c.EtcdClientURLs(), client) {
+	for _, m := range observe(t.Context(), c.EtcdClientURLs(), client, patience) {
 		if !m.Reachable || m.LeaderID == "" {
 			t.Errorf("with the right certificate: %+v", m)
 		}
