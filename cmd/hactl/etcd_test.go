@@ -139,7 +139,7 @@ func TestEtcdCommands(t *testing.T) {
 	}
 	run(exitcode.Usage, "etcd", "move-leader", "m1", "m2")
 
-	out, errOut = run(0, "etcd", "alarm", "list")
+	_, errOut = run(0, "etcd", "alarm", "list")
 	contains("alarm list", errOut, "no alarms")
 	if out, _ := run(0, "etcd", "alarm", "list", "-o", "json"); strings.TrimSpace(out) != "[]" {
 		t.Errorf("alarm list -o json: %q", out)

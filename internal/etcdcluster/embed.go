@@ -37,7 +37,7 @@ const (
 )
 
 // embedConfig translates cfg. Every stream to a client ends when streams does.
-func (c Config) embedConfig(how startPlan, streams context.Context, lg *zap.Logger) (*embed.Config, error) {
+func (c Config) embedConfig(streams context.Context, how startPlan, lg *zap.Logger) (*embed.Config, error) {
 	e := embed.NewConfig()
 	e.Name, e.Dir = c.Name, c.DataDir
 	for _, u := range []struct {

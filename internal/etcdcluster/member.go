@@ -70,7 +70,7 @@ func (m *Member) Run(ctx context.Context) error {
 
 	streams, endStreams := context.WithCancel(context.Background())
 	defer endStreams()
-	e, err := m.start(ctx, how, streams)
+	e, err := m.start(ctx, streams, how)
 	if err != nil {
 		return err
 	}
@@ -106,8 +106,8 @@ func inUse(err error, name string) error {
 
 // start starts the server; nil without an error when ctx ended meanwhile.
 // etcd's own start takes no context and may wait for other members.
-func (m *Member) start(ctx context.Context, how startPlan, streams context.Context) (*embed.Etcd, error) {
-	cfg, err := m.cfg.embedConfig(how, streams, m.cfg.zapLogger(m.ended))
+func (m *Member) start(ctx, streams context.Context, how startPlan) (*embed.Etcd, error) {
+	cfg, err := m.cfg.embedConfig(streams, how, m.cfg.zapLogger(m.ended))
 	if err != nil {
 		return nil, fmt.Errorf("etcd member %s: %w", m.cfg.Name, err)
 	}

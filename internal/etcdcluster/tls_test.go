@@ -2,6 +2,7 @@ package etcdcluster
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/url"
 	"os"
@@ -133,7 +134,8 @@ func handshake(t *testing.T, to string, conf *tls.Config) error {
 		return err
 	}
 	_, err = conn.Read(make([]byte, 1))
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	var ne net.Error
+	if errors.As(err, &ne) && ne.Timeout() {
 		return nil // it waits for us to speak
 	}
 	return err

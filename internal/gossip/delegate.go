@@ -33,21 +33,21 @@ func (n delegate) LocalState(bool) []byte { return nil }
 func (n delegate) MergeRemoteState([]byte, bool) {}
 
 // NotifyJoin records a node that came, or came back.
-func (n delegate) NotifyJoin(node *memberlist.Node) { n.saw(node, Alive, "peer seen") }
+func (n delegate) NotifyJoin(node *memberlist.Node) { n.saw(node, Alive, true) }
 
 // NotifyUpdate records what a node now says of itself.
-func (n delegate) NotifyUpdate(node *memberlist.Node) { n.saw(node, Alive, "") }
+func (n delegate) NotifyUpdate(node *memberlist.Node) { n.saw(node, Alive, false) }
 
 // NotifyLeave records a node that died or said goodbye.
 func (n delegate) NotifyLeave(node *memberlist.Node) {
 	if m, err := decodeMeta(node.Meta); err == nil && m.Leaving {
-		n.saw(node, Left, "peer left")
+		n.saw(node, Left, true)
 		return
 	}
-	n.saw(node, Dead, "peer lost")
+	n.saw(node, Dead, true)
 }
 
-func (n *Node) saw(node *memberlist.Node, state State, msg string) {
+func (n *Node) saw(node *memberlist.Node, state State, tell bool) {
 	addr := joinAddress(node.Addr, node.Port)
 	meta, err := decodeMeta(node.Meta)
 	n.mu.Lock()
@@ -71,8 +71,8 @@ func (n *Node) saw(node *memberlist.Node, state State, msg string) {
 	self := e.Self
 	n.publish()
 	n.mu.Unlock()
-	if msg != "" && !self {
-		n.cfg.Logger.Info(msg, "master", n.cfg.Name, "peer", node.Name, "address", addr)
+	if tell && !self {
+		n.cfg.Logger.Info("gossip sees a peer", "master", n.cfg.Name, "peer", node.Name, "address", addr, "state", string(state))
 	}
 	if err != nil {
 		n.cfg.Logger.Warn("a peer says what cannot be read", "master", n.cfg.Name, "peer", node.Name, "err", err)

@@ -290,7 +290,7 @@ func TestPartition(t *testing.T) {
 	if p := m1.peer("m2"); p.State != Alive && p.State != Suspect {
 		t.Errorf("on the same side m2 is %+v", p)
 	}
-	if n := strings.Count(m1.log.String(), "peer lost"); n != 1 {
+	if n := strings.Count(m1.log.String(), "state=dead"); n != 1 {
 		t.Errorf("the loss was logged %d times, want once:\n%s", n, m1.log)
 	}
 
