@@ -16,7 +16,7 @@ help: ## this list
 .PHONY: build
 build: ## bin/hactl and bin/podmaster
 	@mkdir -p bin
-	$(GO) build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/ ./cmd/...
 
 .PHONY: kube
 kube: ## bin/kube: the Kubernetes components (built from source once, then cached)
@@ -41,8 +41,8 @@ $(LINT):
 check: $(LINT) ## the quick loop: format, vet, lint, floors, unit tests with the race detector
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "$$bad"; echo "run: gofmt -w on these" >&2; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,lab ./test/...
-	$(LINT) run --build-tags e2e,lab ./...
+	$(GO) vet -tags e2e,lab,faults ./test/...
+	$(LINT) run --build-tags e2e,lab,faults ./...
 	$(GO) test -race ./...
 
 .PHONY: e2e
@@ -50,8 +50,16 @@ e2e: build kube ## the end-to-end tests, on real Kubernetes components
 	@$(KUBEBIN) kwok >/dev/null
 	$(GO) test -tags e2e -count=1 -timeout 20m ./test/e2e
 
+.PHONY: faults
+faults: ## podmaster's faults on real processes, each once; HACTL_FAULT_REPEATS=50 for more
+	$(GO) test -tags faults -count=1 -timeout 60m ./test/faults/...
+
+.PHONY: lab
+lab: ## the lab of systemd hosts tests itself (root, Debian packages)
+	$(GO) test -tags lab -count=1 -timeout 10m ./test/hosts/...
+
 .PHONY: test
-test: build kube check e2e ## everything: what CI runs
+test: build kube check faults e2e ## everything: what CI runs
 
 .PHONY: bench
 bench: build kube ## print the measures

@@ -312,7 +312,7 @@ func TestTheFirstPodmastersFlags(t *testing.T) {
 		t.Helper()
 		testwait.For(t, "the manifest to hold "+want, 20*time.Second, func() error {
 			if got, err := os.ReadFile(dst); string(got) != want {
-				return fmt.Errorf("%q, %v", got, err)
+				return fmt.Errorf("%q: %w", got, err)
 			}
 			return nil
 		})

@@ -75,7 +75,7 @@ func listener(addr string) string {
 // listenInode finds the listening socket that keeps want from being bound: on
 // the very address or on all of them.
 func listenInode(fs procfs.FS, want netip.AddrPort) uint64 {
-	const listen = 10 // TCP_LISTEN in the kernel's tcp_states.h
+	const listen = 10                                                // TCP_LISTEN in the kernel's tcp_states.h
 	tables := []func() (procfs.NetTCP, error){fs.NetTCP, fs.NetTCP6} //nolint:staticcheck // netlink is quicker and a dependency more; this is for one error message
 	for _, table := range tables {
 		lines, err := table()

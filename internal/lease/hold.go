@@ -230,7 +230,7 @@ func (r *reign) see(rec Record) {
 
 // end releases the lock, if the work has stopped, and says how the term ended.
 func (r *reign) end(ctx context.Context, err error) error {
-	if err == errStuckMark {
+	if errors.Is(err, errStuckMark) {
 		r.log.Error("the work did not stop in time", "err", err)
 		return fmt.Errorf("token %d: %w", r.term.Token(), ErrStuck)
 	}

@@ -313,7 +313,7 @@ func TestSignalTreeReachesDaemons(t *testing.T) {
 	for _, pid := range []int{p.PID(), daemon} {
 		testwait.For(t, "a stop", 10*time.Second, func() error {
 			if s, err := readStat(pid); err != nil || s.State != 'T' {
-				return fmt.Errorf("pid %d: state %c, %v", pid, s.State, err)
+				return fmt.Errorf("pid %d: state %c: %w", pid, s.State, err)
 			}
 			return nil
 		})

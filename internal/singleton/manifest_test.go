@@ -77,7 +77,7 @@ func (s *set) want(text string) {
 	testwait.For(s.t, fmt.Sprintf("the destination to hold %q", text), 20*time.Second, func() error {
 		got, err := os.ReadFile(s.dst)
 		if string(got) != text || (text == "" && err == nil) {
-			return fmt.Errorf("%q, %v", got, err)
+			return fmt.Errorf("%q: %w", got, err)
 		}
 		return nil
 	})

@@ -1,7 +1,8 @@
+//go:build faults
+
 package lease
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -124,9 +125,6 @@ func (p *proxy) pass(dst, src net.Conn, answers bool) {
 			}
 		}
 		if err != nil {
-			if err != io.EOF {
-				return
-			}
 			return
 		}
 	}
