@@ -18,7 +18,7 @@ func agentCommand(e *env) *cli.Command {
 		Usage: "run this master's agent: gossip, watchdog, API (the unit hactl-agent does)",
 		Flags: append([]cli.Flag{
 			rootFlag(),
-			&cli.StringFlag{Name: "name", EnvVars: []string{"HACTL_NAME"}, Usage: "this master's `NAME` in the configuration", Required: true},
+			&cli.StringFlag{Name: "name", EnvVars: []string{"HACTL_NAME"}, Usage: "this master's `NAME` in the configuration"},
 		}, logFlags()...),
 		Action: func(c *cli.Context) error { return runAgent(c, e) },
 	}
@@ -38,6 +38,9 @@ func runAgent(c *cli.Context, e *env) error {
 		return err
 	}
 	name := c.String("name")
+	if name == "" {
+		return exitcode.Errorf(exitcode.Usage, "--name is missing: which of the configuration's masters is this?").WithHint("hactl agent --name m1")
+	}
 	if _, ok := cluster.MasterByName(name); !ok {
 		return exitcode.Errorf(exitcode.Usage, "--name %q: the configuration has no such master", name).WithHint("hactl config validate")
 	}

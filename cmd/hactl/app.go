@@ -77,6 +77,7 @@ func layoutOf(c *cli.Context) layout.Layout { return layout.Layout{Root: c.Strin
 func logFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"HACTL_LOG_LEVEL"}, Usage: "debug, info, warn or error"},
+		&cli.BoolFlag{Name: "version", Usage: "print the version"},
 		&cli.StringFlag{Name: "log-format", Value: "text", EnvVars: []string{"HACTL_LOG_FORMAT"}, Usage: "text or json"},
 	}
 }

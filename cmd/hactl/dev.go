@@ -91,7 +91,7 @@ func devUp(e *env) *cli.Command {
 				return err
 			}
 			began := time.Now()
-			f, err := dev.Up(c.Context, dev.Config{
+			f, report, err := dev.Up(c.Context, dev.Config{
 				Dir: dir, Masters: c.Int("masters"), Network: c.String("network"), FrontDoor: c.String("front-door"),
 				DropIn: c.String("drop-in"), Programs: programs, Timeout: c.Duration("timeout"), Progress: e.stderr,
 				Report: reportDev,
@@ -103,12 +103,10 @@ func devUp(e *env) *cli.Command {
 				return err
 			}
 			fmt.Fprintf(e.stderr, "ready after %.1fs\n\n", time.Since(began).Seconds())
-			o, err := devStatusOptions(c, e, f)
-			if err != nil {
-				return err
+			if c.String("dir") != defaultDevDir(e) {
+				report.DevDir = f.Dir
 			}
-			o.output = status.FormatTable
-			if err := runStatus(c.Context, e, o); err != nil {
+			if err := status.Render(e.stdout, report, status.FormatTable); err != nil {
 				return err
 			}
 			kubectl := filepath.Join(programs.KubeBin, "kubectl")

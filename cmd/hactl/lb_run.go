@@ -261,7 +261,8 @@ func (p *lbProcess) serve(ctx context.Context, b *lb.Balancer, registry *prometh
 	g.Go(func() error { return p.signals(ctx, b, stop) })
 	if p.metrics != nil {
 		g.Go(func() error {
-			// Metrics and health go on while connections finish.
+			// They end when accepting does: a successor needs the port while our
+			// connections finish.
 			mctx, end := context.WithCancel(gctx)
 			defer end()
 			done := context.AfterFunc(ctx, func() { end() })

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/hactl/hactl/internal/exitcode"
+	"github.com/hactl/hactl/internal/version"
 )
 
 // strict makes every command answer a wrong use with an error, exit code 2 and
@@ -19,6 +22,7 @@ func strict(commands []*cli.Command) []*cli.Command {
 		}
 		if len(c.Subcommands) == 0 {
 			c.HideHelpCommand = true // "hactl status help" would be an argument
+			answerVersion(c)
 			continue
 		}
 		strict(c.Subcommands)
@@ -27,6 +31,22 @@ func strict(commands []*cli.Command) []*cli.Command {
 		}
 	}
 	return commands
+}
+
+// answerVersion makes a daemon's --version print and end, before anything else
+// is looked at.
+func answerVersion(c *cli.Command) {
+	if !slices.ContainsFunc(c.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), "version") }) {
+		return
+	}
+	action := c.Action
+	c.Action = func(ctx *cli.Context) error {
+		if ctx.Bool("version") {
+			_, err := fmt.Fprintln(ctx.App.Writer, "hactl", version.String())
+			return err
+		}
+		return action(ctx)
+	}
 }
 
 // unknownSubcommand is the action of a command that only has subcommands.

@@ -110,6 +110,10 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 		}
 	}
 	if addr := c.String("listen-metrics"); addr != "" {
+		host, _, err := net.SplitHostPort(addr)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			return p, usage("--listen-metrics %q: want a loopback IP address and a port, such as 127.0.0.1:9450: it is plain HTTP", addr)
+		}
 		if p.metrics, err = net.Listen("tcp", addr); err != nil {
 			return p, fmt.Errorf("metrics: %w", err)
 		}

@@ -73,7 +73,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, self: self, registry: prometheus.NewRegistry()}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var err error
-	if a.etcd, err = newEtcdAccess(cfg.Cluster, self, cfg.Layout); err != nil {
+	if a.etcd, err = newEtcdAccess(cfg.Cluster, cfg.Layout); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	if a.probes, err = newProbes(cfg.Cluster, self, cfg.Layout); err != nil {

@@ -18,12 +18,11 @@ import (
 // etcdAccess asks etcd, each member over a connection of its own: one that
 // hangs must not make the others look ill.
 type etcdAccess struct {
-	self    *clientv3.Client   // this master's member
 	members []*clientv3.Client // all of them
 	cluster *clientv3.Client   // whichever answers
 }
 
-func newEtcdAccess(c *config.Cluster, self config.Master, l layout.Layout) (*etcdAccess, error) {
+func newEtcdAccess(c *config.Cluster, l layout.Layout) (*etcdAccess, error) {
 	dir := filepath.Join(l.PKI(), "etcd")
 	tlsConfig, err := pki.ClientTLS(pki.Files{
 		Cert: filepath.Join(dir, "healthcheck-client.crt"),
@@ -46,9 +45,6 @@ func newEtcdAccess(c *config.Cluster, self config.Master, l layout.Layout) (*etc
 			return nil, errors.Join(err, a.close())
 		}
 		a.members = append(a.members, cl)
-		if m.Name == self.Name {
-			a.self = cl
-		}
 	}
 	if a.cluster, err = dial(c.EtcdClientURLs()...); err != nil {
 		return nil, errors.Join(err, a.close())
@@ -68,13 +64,6 @@ func (a *etcdAccess) close() error {
 
 // probeKey is read by probes; it need not exist.
 const probeKey = "/hactl/probe"
-
-// member is the probe of this master's member: it reads its own store, whether
-// or not there is a quorum.
-func (a *etcdAccess) member(ctx context.Context) error {
-	_, err := a.self.Get(ctx, probeKey, clientv3.WithSerializable(), clientv3.WithCountOnly())
-	return err
-}
 
 // quorum is nil when a linearizable read works through any member.
 func (a *etcdAccess) quorum(ctx context.Context) error {

@@ -3,9 +3,12 @@ package agent
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -59,7 +62,9 @@ const (
 func (a *Agent) newWatchdog() (*watchdog.Watchdog, error) {
 	c := a.cfg.Cluster
 	targets := []watchdog.Target{
-		{Unit: master.Etcd, Needs: []string{needsCPU}, Probe: a.etcd.member},
+		// Not a read at the clients' port, which is closed until there is a quorum: a
+		// member that waits for one is not ill.
+		{Unit: master.Etcd, Needs: []string{needsCPU}, Probe: watchdog.HTTP(a.probes.plain, fmt.Sprintf("http://%s/livez", net.JoinHostPort(a.self.MetricsAddress(), strconv.Itoa(config.EtcdMetricsPort))))},
 		{
 			Unit: master.APIServer, Needs: []string{needsEtcd, needsCPU}, Grace: apiServerGrace,
 			Probe: watchdog.HTTP(a.probes.apiServer, kube.APIServerHealth(c, a.self).Alone),

@@ -42,7 +42,7 @@ type Folder struct {
 // Open reads the folder at dir. It returns an error with a hint when there is
 // none, or one of another format.
 func Open(dir string) (*Folder, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "dev.json"))
+	data, err := os.ReadFile(infoFile(dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, exitcode.Errorf(exitcode.Failed, "no dev cluster in %s", dir).WithHint("hactl dev up --dir %s", dir)
 	}
@@ -65,8 +65,10 @@ func (f *Folder) save() error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(filepath.Join(f.Dir, "dev.json"), append(data, '\n'), 0o644)
+	return atomicfile.Write(infoFile(f.Dir), append(data, '\n'), 0o644)
 }
+
+func infoFile(dir string) string { return filepath.Join(dir, "dev.json") }
 
 // Kubeconfig is the admin kubeconfig, whose server is the front door.
 func (f *Folder) Kubeconfig() string { return filepath.Join(f.Dir, "kubeconfig") }
@@ -122,10 +124,20 @@ func lock(dir string) (func(), error) {
 		return nil, exitcode.Errorf(exitcode.Failed, "%w: process %s holds %s", ErrLocked, pid, path).
 			WithHint("wait for it, or end it: kill %s", pid)
 	}
+	// Another command may have deleted the folder between our opening and locking.
+	if now, err := os.Stat(path); err != nil || !sameFile(f, now) {
+		f.Close()
+		return nil, exitcode.Errorf(exitcode.Failed, "%s was deleted by another command just now", dir).WithHint("the same command again")
+	}
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
 	}
 	return func() { f.Close() }, nil
+}
+
+func sameFile(f *os.File, other os.FileInfo) bool {
+	mine, err := f.Stat()
+	return err == nil && os.SameFile(mine, other)
 }
 
 // validate checks what a user may have typed.

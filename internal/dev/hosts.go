@@ -73,6 +73,16 @@ func (f *Folder) startHost(ctx context.Context, host, hactl string) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
+	// Told to stop, it takes its processes with it; killed, too, but unawaited.
+	stop := func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(stopTimeout):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+	}
 
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -86,10 +96,10 @@ func (f *Folder) startHost(ctx context.Context, host, hactl string) error {
 		case err := <-ended:
 			return fmt.Errorf("its supervisor ended at once (%v); see %s", err, logPath) //nolint:errorlint // an exit status is words here
 		case <-limit:
-			_ = cmd.Process.Kill()
+			stop()
 			return fmt.Errorf("its supervisor did not answer within 10s; see %s", logPath)
 		case <-ctx.Done():
-			_ = cmd.Process.Kill()
+			stop()
 			return context.Cause(ctx)
 		}
 	}
@@ -139,8 +149,8 @@ func Supervise(ctx context.Context, l layout.Layout, logTo io.Writer) error {
 
 // Down stops every host. With purge it deletes the folder, too.
 func Down(ctx context.Context, dir string, purge bool, progress io.Writer) error {
-	f, err := Open(dir)
-	if err != nil && (!purge || !exists(filepath.Join(dir, "dev.json"))) {
+	if !exists(infoFile(dir)) {
+		_, err := Open(dir)
 		return err
 	}
 	unlock, err := lock(dir)
@@ -148,6 +158,10 @@ func Down(ctx context.Context, dir string, purge bool, progress io.Writer) error
 		return err
 	}
 	defer unlock()
+	f, err := Open(dir)
+	if err != nil && !purge {
+		return err
+	}
 	if f != nil {
 		fmt.Fprintf(progress, "stopping %v\n", f.Hosts())
 		ctx, cancel := context.WithTimeout(ctx, stopTimeout+30*time.Second)
@@ -188,6 +202,11 @@ func (f *Folder) Stop(ctx context.Context, host string) error {
 	if err := f.host(host); err != nil {
 		return err
 	}
+	unlock, err := lock(f.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	up, err := f.running(ctx, host)
 	if err != nil {
 		return err
@@ -206,6 +225,11 @@ func (f *Folder) Start(ctx context.Context, host, hactl string) error {
 	if err := f.host(host); err != nil {
 		return err
 	}
+	unlock, err := lock(f.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	up, err := f.running(ctx, host)
 	if err != nil {
 		return err

@@ -187,7 +187,7 @@ func (f *Folder) prepareFrontDoor(c *config.Cluster, cas pki.CASet, p master.Pro
 	if err := keep(filepath.Join(l.PKI(), "ca.crt"), cas["ca.crt"], 0o644); err != nil {
 		return err
 	}
-	return writeUnits(l.UnitsFile(), []workload.Unit{master.FrontDoor(c, l, p, f.Info.FrontDoor)})
+	return writeUnits(l.UnitsFile(), []workload.Unit{master.FrontDoor(l, p, f.Info.FrontDoor, f.frontDoorMetrics())})
 }
 
 func (f *Folder) writeKubeconfig(c *config.Cluster) error {

@@ -14,7 +14,7 @@ import (
 
 // waitReady waits until the cluster is healthy, and prints a line for each unit
 // that becomes active meanwhile.
-func (f *Folder) waitReady(ctx context.Context, cfg Config) error {
+func (f *Folder) waitReady(ctx context.Context, cfg Config) (*status.Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.Timeout, errNotReady)
 	defer cancel()
 	began := time.Now()
@@ -29,13 +29,13 @@ func (f *Folder) waitReady(ctx context.Context, cfg Config) error {
 		// The whole report costs more than the supervisors' word, so it comes last.
 		if err == nil && all {
 			if last, err = cfg.Report(ctx, f); err == nil && last.Verdict == status.Healthy {
-				return nil
+				return last, nil
 			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return f.notReady(ctx, active, last, err)
+			return nil, f.notReady(ctx, active, last, err)
 		}
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/exitcode"
 	"github.com/hactl/hactl/internal/master"
 	"github.com/hactl/hactl/internal/status"
@@ -35,9 +36,9 @@ type Config struct {
 }
 
 // Up makes what is missing of the cluster in cfg.Dir and waits until all of it
-// serves. What already runs is left alone. When it fails, or ctx ends, it stops
+// serves; it returns the last report. What already runs is left alone. When it fails, or ctx ends, it stops
 // whatever it started itself, so that nothing half-started stays behind.
-func Up(ctx context.Context, cfg Config) (_ *Folder, err error) {
+func Up(ctx context.Context, cfg Config) (_ *Folder, _ *status.Report, err error) {
 	if cfg.Progress == nil {
 		cfg.Progress = io.Discard
 	}
@@ -45,97 +46,134 @@ func Up(ctx context.Context, cfg Config) (_ *Folder, err error) {
 		cfg.Timeout = 3 * time.Minute
 	}
 	if err := cfg.Programs.Find(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	f, unlock, err := openOrCreate(cfg)
+	f, unlock, err := openOrCreate(ctx, cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer unlock()
 
 	missing, err := f.hostsDown(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := f.checkPorts(missing); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := f.prepare(cfg); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	undo := &started{hosts: missing}
 	defer func() {
 		if err != nil {
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 			defer cancel()
-			err = errors.Join(err, f.stopHosts(stopCtx, missing))
+			err = errors.Join(err, f.undo(stopCtx, undo))
 		}
 	}()
 	if err := f.startHosts(ctx, missing, cfg); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := f.startStopped(ctx, cfg.Progress); err != nil {
-		return nil, err
+	if err := f.startStopped(ctx, undo, cfg.Progress); err != nil {
+		return nil, nil, err
 	}
-	if err := f.waitReady(ctx, cfg); err != nil {
-		return nil, err
+	report, err := f.waitReady(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
 	}
-	return f, nil
+	return f, report, nil
 }
 
-// openOrCreate returns the folder, locked.
-func openOrCreate(cfg Config) (*Folder, func(), error) {
+// started is what an Up started itself.
+type started struct {
+	hosts []string
+	units [][2]string // host, unit
+}
+
+// undo stops what an Up started, and nothing else.
+func (f *Folder) undo(ctx context.Context, u *started) error {
+	errs := []error{f.stopHosts(ctx, u.hosts)}
+	for _, hu := range u.units {
+		errs = append(errs, f.client(hu[0]).Stop(ctx, hu[1]))
+	}
+	return errors.Join(errs...)
+}
+
+// openOrCreate returns the folder, locked. A new one is only made when its ports
+// are free, so that a refusal binds nobody to its choices.
+func openOrCreate(ctx context.Context, cfg Config) (_ *Folder, _ func(), err error) {
 	if cfg.DropIn != "" {
 		if _, err := os.Stat(cfg.DropIn); err != nil {
 			return nil, nil, exitcode.Errorf(exitcode.Usage, "--drop-in: %w", err)
 		}
 	}
 	want := Info{Format: format, Kube: cfg.Programs.KubeVersion, Masters: cfg.Masters, Network: cfg.Network, FrontDoor: cfg.FrontDoor}
-	f, err := Open(cfg.Dir)
-	switch {
-	case err == nil:
-		if err := f.sameAs(want); err != nil {
+	isNew := !exists(infoFile(cfg.Dir))
+	if isNew {
+		want = want.withDefaults()
+		if err := errors.Join(want.validate(), usable(cfg.Dir)); err != nil {
 			return nil, nil, err
 		}
-	case exists(filepath.Join(cfg.Dir, "dev.json")):
-		return nil, nil, err // there is one, and it cannot be used
-	default:
-		if f, err = create(cfg.Dir, want); err != nil {
+		if err := (&Folder{Dir: cfg.Dir, Info: want}).checkAllPorts(); err != nil {
 			return nil, nil, err
+		}
+		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+			return nil, nil, fmt.Errorf("make dev folder: %w", err)
+		}
+		if err := os.Chmod(cfg.Dir, 0o700); err != nil { // it may have been there
+			return nil, nil, fmt.Errorf("make dev folder: %w", err)
 		}
 	}
-	unlock, err := lock(f.Dir)
-	return f, unlock, err
+	unlock, err := lock(cfg.Dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
+	if isNew && !exists(infoFile(cfg.Dir)) { // nobody was quicker
+		f := &Folder{Dir: cfg.Dir, Info: want}
+		return f, unlock, f.save()
+	}
+	f, err := Open(cfg.Dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, unlock, f.sameAs(want)
 }
 
-// create makes a new folder. It refuses one that holds something else.
-func create(dir string, info Info) (*Folder, error) {
-	if info.Masters == 0 {
-		info.Masters = 3
+// withDefaults fills in what the user left out for a new folder.
+func (i Info) withDefaults() Info {
+	if i.Masters == 0 {
+		i.Masters = 3
 	}
-	if info.Network == "" {
-		info.Network = "127.0.1.0"
+	if i.Network == "" {
+		i.Network = "127.0.1.0"
 	}
-	if info.FrontDoor == "" {
-		info.FrontDoor = "127.0.0.1:6443"
+	if i.FrontDoor == "" {
+		i.FrontDoor = "127.0.0.1:6443"
 	}
-	if err := info.validate(); err != nil {
-		return nil, err
-	}
+	return i
+}
+
+// usable refuses to make a folder out of one that holds something else. What an
+// up that was killed at its first write left does not count.
+func usable(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("make dev folder: %w", err)
+		return fmt.Errorf("make dev folder: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() != "lock" {
-			return nil, exitcode.Errorf(exitcode.Refused, "%s is not empty and not a dev folder (it holds %s)", dir, e.Name()).
-				WithHint("hactl dev up --dir OTHER")
+		if e.Name() == "lock" || strings.HasPrefix(e.Name(), ".dev.json.tmp-") {
+			continue
 		}
+		return exitcode.Errorf(exitcode.Refused, "%s is not empty and not a dev folder (it holds %s)", dir, e.Name()).
+			WithHint("hactl dev up --dir OTHER")
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make dev folder: %w", err)
-	}
-	f := &Folder{Dir: dir, Info: info}
-	return f, f.save()
+	return nil
 }
 
 // sameAs refuses to turn an existing folder into another cluster.
@@ -180,10 +218,13 @@ func (f *Folder) hostsDown(ctx context.Context) ([]string, error) {
 // started.
 func (f *Folder) checkPorts(hosts []string) error {
 	c := f.clusterConfig("")
+	if loaded, err := config.Load(f.Layout(f.MasterNames()[0])); err == nil {
+		c = loaded // with its drop-in
+	}
 	var addrs []string
 	for _, h := range hosts {
 		if h == FrontDoorHost {
-			addrs = append(addrs, f.Info.FrontDoor)
+			addrs = append(addrs, f.Info.FrontDoor, f.frontDoorMetrics())
 			continue
 		}
 		if m, ok := c.MasterByName(h); ok {
@@ -195,6 +236,14 @@ func (f *Folder) checkPorts(hosts []string) error {
 	return checkFree(addrs)
 }
 
+func (f *Folder) checkAllPorts() error { return f.checkPorts(f.Hosts()) }
+
+// frontDoorMetrics is where the front door's balancer tells of itself.
+func (f *Folder) frontDoorMetrics() string {
+	host, _, _ := net.SplitHostPort(f.Info.FrontDoor)
+	return net.JoinHostPort(host, strconv.Itoa(config.BalancerMetricsPort))
+}
+
 func (f *Folder) frontDoorPort() int {
 	_, port, _ := net.SplitHostPort(f.Info.FrontDoor)
 	n, _ := strconv.Atoi(port) // validated when the folder was made
@@ -202,7 +251,7 @@ func (f *Folder) frontDoorPort() int {
 }
 
 // startStopped starts units that a command stopped in hosts that run.
-func (f *Folder) startStopped(ctx context.Context, progress io.Writer) error {
+func (f *Folder) startStopped(ctx context.Context, undo *started, progress io.Writer) error {
 	for _, h := range f.Hosts() {
 		units, err := f.client(h).Units(ctx)
 		if err != nil {
@@ -213,6 +262,7 @@ func (f *Folder) startStopped(ctx context.Context, progress io.Writer) error {
 				continue
 			}
 			fmt.Fprintf(progress, "%s: starting %s, which was stopped\n", h, u.Name)
+			undo.units = append(undo.units, [2]string{h, u.Name})
 			if err := f.client(h).Start(ctx, u.Name); err != nil {
 				return fmt.Errorf("%s: start %s: %w", h, u.Name, err)
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,6 +67,7 @@ func TestNobodyNotices(t *testing.T) {
 	}
 	for _, m := range c.masters(t) {
 		do("stop "+m, "dev", "stop", m)
+		c.waitServedWithout(t, m)
 		do("start "+m, "dev", "start", m)
 		c.waitHealthy(t)
 	}
@@ -232,6 +234,26 @@ func (s *stream) checkLastWrite(t *testing.T) {
 		}
 	}
 	t.Logf("%s: all of %d acknowledged writes are there", s.cfg.Name, acked)
+}
+
+// waitServedWithout waits until status names the master as lost and the others
+// run each singleton, and then through three more seconds of load.
+func (c *cluster) waitServedWithout(t *testing.T, m string) {
+	t.Helper()
+	testwait.For(t, "status to miss "+m+" and the others to run the singletons", 60*time.Second, func() error {
+		rep, r := c.status(t)
+		lost := slices.ContainsFunc(rep.Reasons, func(r reason) bool { return r.Code == "master-unreachable" && r.Object == m })
+		if rep.Verdict != "degraded" || !lost {
+			return fmt.Errorf("%v", r)
+		}
+		for _, name := range singletons {
+			if n := len(processes(c.dir, name)); n != 1 {
+				return fmt.Errorf("%d processes of %s, want 1", n, name)
+			}
+		}
+		return nil
+	})
+	<-time.After(3 * time.Second)
 }
 
 // waitHealthy waits until `dev status` says so, with all singletons held.

@@ -5,7 +5,9 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,6 +100,8 @@ func TestDev(t *testing.T) {
 		}
 	})
 
+	t.Run("every daemon tells of itself", func(t *testing.T) { c.daemonsTell(t) })
+
 	t.Run("status tells", func(t *testing.T) { c.statusTells(t) })
 
 	t.Run("up heals a master that is gone", func(t *testing.T) {
@@ -135,6 +139,44 @@ func TestDev(t *testing.T) {
 			t.Errorf("the folder is still there: %v", err)
 		}
 	})
+}
+
+// daemonsTell asks each daemon of each host for its health and metrics.
+func (c *cluster) daemonsTell(t *testing.T) {
+	base := strings.TrimSuffix(c.network, "0")
+	for i := range c.masters(t) {
+		host := fmt.Sprintf("%s%d", base, i+1)
+		for what, port := range map[string]int{"etcd": 2381, "balancer": 9445, "agent": 9446, "podmaster of the scheduler": 9450, "podmaster of the controllers": 9451} {
+			tells(t, host+" "+what, fmt.Sprintf("http://%s:%d", host, port))
+		}
+	}
+	tells(t, "front door", "http://"+base+"100:9445")
+	for _, args := range [][]string{{"--version"}, {"version"}, {"agent", "--version"}, {"etcd", "run", "--version"}, {"lb", "run", "--version"}} {
+		if r := c.must(t, args...); !strings.HasPrefix(r.stdout, "hactl") {
+			t.Errorf("%v", r)
+		}
+	}
+}
+
+func tells(t *testing.T, what, url string) {
+	t.Helper()
+	for path, want := range map[string]string{"/livez": "", "/readyz": "", "/metrics": "# HELP "} {
+		testwait.For(t, what+path, 20*time.Second, func() error {
+			resp, err := http.Get(url + path)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			if err != nil {
+				return err
+			}
+			if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+				return fmt.Errorf("%s: %.300s", resp.Status, body)
+			}
+			return nil
+		})
+	}
 }
 
 // pids lists all processes of the cluster, by what they run.

@@ -17,7 +17,7 @@ import (
 // here so that a change of the contract fails a test.
 type report struct {
 	Verdict string
-	Reasons []struct{ Level, Code, Object, Text, Hint string }
+	Reasons []reason
 	Unknown []struct{ Object, What, Why string }
 	Etcd    struct {
 		Quorum  string
@@ -37,6 +37,8 @@ type report struct {
 		}
 	}
 }
+
+type reason struct{ Level, Code, Object, Text, Hint string }
 
 // status asks for the report, whatever it says.
 func (c *cluster) status(tb testing.TB) (report, result) {
@@ -102,9 +104,9 @@ func (c *cluster) statusTells(t *testing.T) {
 			undo: [][]string{{"start", "m1"}, {"start", "m3"}},
 		},
 		{
-			name: "everything is stopped", do: [][]string{{"stop", "m1"}, {"stop", "m2"}, {"stop", "m3"}, {"stop", "front-door"}},
+			name: "everything is stopped", do: [][]string{{"down"}},
 			verdict: "down", code: 5, reason: "nothing-answers",
-			undo: [][]string{{"start", "m1"}, {"start", "m2"}, {"start", "m3"}, {"start", "front-door"}},
+			undo: [][]string{{"up"}},
 		},
 	}
 	for _, s := range states {

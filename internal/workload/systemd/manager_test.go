@@ -3,14 +3,8 @@ package systemd
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,7 +12,6 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 
 	"github.com/hactl/hactl/internal/workload"
-	"github.com/hactl/hactl/internal/workload/workloadtest"
 )
 
 var _ workload.Manager = (*Manager)(nil)
@@ -109,110 +102,5 @@ func TestConnectIsBounded(t *testing.T) {
 func TestNewRefusesBadNames(t *testing.T) {
 	if _, err := New(Config{Units: []string{"a", "../b"}}); err == nil || !strings.Contains(err.Error(), "../b") {
 		t.Errorf("New = %v", err)
-	}
-}
-
-// prefixed gives the units of one test names of their own on a shared host.
-type prefixed struct {
-	*Manager
-	prefix string
-}
-
-func (p prefixed) Units(ctx context.Context) ([]workload.State, error) {
-	states, err := p.Manager.Units(ctx)
-	for i := range states {
-		states[i].Name = strings.TrimPrefix(states[i].Name, p.prefix)
-	}
-	return states, err
-}
-
-func (p prefixed) Start(ctx context.Context, u string) error { return p.Manager.Start(ctx, p.prefix+u) }
-func (p prefixed) Stop(ctx context.Context, u string) error  { return p.Manager.Stop(ctx, p.prefix+u) }
-func (p prefixed) Restart(ctx context.Context, u string, force bool) error {
-	return p.Manager.Restart(ctx, p.prefix+u, force)
-}
-func (p prefixed) Signal(ctx context.Context, u string, sig syscall.Signal) error {
-	return p.Manager.Signal(ctx, p.prefix+u, sig)
-}
-
-// TestManagerIsAManager needs a host whose systemd it may fill with units, so it
-// wants to be told that it is on one: HACTL_TEST_SYSTEMD=1.
-func TestManagerIsAManager(t *testing.T) {
-	if os.Getenv("HACTL_TEST_SYSTEMD") != "1" {
-		t.Log("NOT CHECKED: the contract of workload.Manager on a real systemd; set HACTL_TEST_SYSTEMD=1 on a host of the lab")
-		return
-	}
-	var tests atomic.Int32
-	workloadtest.Run(t, func(t *testing.T, units []workload.Unit) workload.Manager {
-		p := prefixed{prefix: fmt.Sprintf("hactltest-%d-%d-", os.Getpid(), tests.Add(1))}
-		var names []string
-		for _, u := range units {
-			names = append(names, p.prefix+u.Name)
-		}
-		m, err := New(Config{Units: names, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.Manager = m
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan struct{})
-		go func() { defer close(done); _ = m.Run(ctx) }()
-		t.Cleanup(func() { cancel(); <-done; m.Close() })
-		install(t, m, p.prefix, units)
-		return p
-	})
-}
-
-// install writes, loads and starts the units, and takes them away in the end.
-func install(t *testing.T, m *Manager, prefix string, units []workload.Unit) {
-	t.Helper()
-	conn, err := m.bus(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []string
-	target := "[Unit]\n"
-	for _, u := range units {
-		u.Name = prefix + u.Name
-		for i, a := range u.After {
-			u.After = append([]string(nil), u.After...)
-			u.After[i] = prefix + a
-		}
-		b, err := Render(u, Sandbox{ReadWrite: []string{filepath.Dir(u.LogFile)}}, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := filepath.Join("/run/systemd/system", FileName(u.Name))
-		if err := os.WriteFile(f, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, f)
-		target += "Wants=" + FileName(u.Name) + "\n"
-	}
-	f := filepath.Join("/run/systemd/system", prefix+"all.target")
-	if err := os.WriteFile(f, []byte(target), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	files = append(files, f)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		for _, u := range units {
-			_ = conn.KillUnitWithTarget(ctx, FileName(prefix+u.Name), dbus.All, int32(syscall.SIGKILL))
-			if err := m.Stop(ctx, prefix+u.Name); err != nil {
-				t.Error(err)
-			}
-		}
-		for _, f := range files {
-			_ = os.Remove(f)
-		}
-		_ = conn.ReloadContext(ctx)
-	})
-	if err := conn.ReloadContext(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	// In one transaction, as at boot: After orders only what starts together.
-	if _, err := conn.StartUnitContext(t.Context(), prefix+"all.target", "replace", nil); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -47,7 +47,6 @@ type fault struct {
 	// onlySink: the work itself cannot be kept from a few last instructions when
 	// its host thaws; only the gate is judged (docs/guarantees.md).
 	onlySink bool
-	short    bool // also with -short
 }
 
 func faults() []fault {
@@ -59,9 +58,9 @@ func faults() []fault {
 	}
 	return []fault{
 		{name: "kill child", hit: func(_ *world, h *host) { _ = syscall.Kill(h.workPID(), syscall.SIGKILL) }},
-		{name: "kill podmaster", short: true, moves: true, hit: func(_ *world, h *host) { h.signal(syscall.SIGKILL) }, mend: restart},
+		{name: "kill podmaster", moves: true, hit: func(_ *world, h *host) { h.signal(syscall.SIGKILL) }, mend: restart},
 		{name: "kill guard", hit: func(_ *world, h *host) { _ = syscall.Kill(parentOf(h.workPID()), syscall.SIGKILL) }},
-		{name: "freeze podmaster", short: true, moves: true,
+		{name: "freeze podmaster", moves: true,
 			hit:  func(w *world, h *host) { h.signal(syscall.SIGSTOP); w.wait(ttl + time.Second) },
 			mend: func(_ *world, h *host) { h.signal(syscall.SIGCONT) }},
 		{name: "freeze guard", hit: func(w *world, h *host) {
@@ -123,7 +122,7 @@ func faults() []fault {
 			mend: func(_ *world, h *host) { h.link(open) }},
 		{name: "child ignores SIGTERM, podmaster stopped", mode: stubborn, moves: true,
 			hit: func(_ *world, h *host) { h.signal(syscall.SIGTERM); h.proc.Wait() }, mend: restart},
-		{name: "child daemonized, podmaster killed", mode: daemonize, moves: true, short: true,
+		{name: "child daemonized, podmaster killed", mode: daemonize, moves: true,
 			hit: func(_ *world, h *host) { h.signal(syscall.SIGKILL) }, mend: restart},
 		{name: "child daemonized, podmaster frozen", mode: daemonize, moves: true,
 			hit:  func(w *world, h *host) { h.signal(syscall.SIGSTOP); w.wait(ttl + time.Second) },
@@ -185,9 +184,6 @@ func TestFaults(t *testing.T) {
 		h.start(plain)
 	}
 	for _, f := range faults() {
-		if testing.Short() && !f.short {
-			continue
-		}
 		t.Run(f.name, func(t *testing.T) {
 			w.t = t
 			defer func() { w.t = w.root }()
