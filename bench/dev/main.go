@@ -206,7 +206,7 @@ func ownElection(ctx context.Context, c *cluster, repeats int) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.hactl(ctx, "singleton", "pause", "kube-scheduler", "--root", filepath.Join(c.dir, "m1")); err != nil {
+	if _, err := c.hactl(ctx, "singleton", "pause", "--yes", "kube-scheduler", "--root", filepath.Join(c.dir, "m1")); err != nil {
 		return err
 	}
 	var took []time.Duration
