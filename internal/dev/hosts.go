@@ -71,8 +71,11 @@ func (f *Folder) startHost(ctx context.Context, host, hactl string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // ProcessState says how
+	}()
 	// Told to stop, it takes its processes with it; killed, too, but unawaited.
 	stop := func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -93,8 +96,8 @@ func (f *Folder) startHost(ctx context.Context, host, hactl string) error {
 		}
 		select {
 		case <-tick.C:
-		case err := <-ended:
-			return fmt.Errorf("its supervisor ended at once (%v); see %s", err, logPath) //nolint:errorlint // an exit status is words here
+		case <-ended:
+			return fmt.Errorf("its supervisor ended at once (%s); see %s", cmd.ProcessState, logPath)
 		case <-limit:
 			stop()
 			return fmt.Errorf("its supervisor did not answer within 10s; see %s", logPath)
