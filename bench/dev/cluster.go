@@ -199,11 +199,24 @@ func (cl *client) makeNode(ctx context.Context) error {
 		`{"metadata":{"name":"bench"},"status":{"allocatable":{"cpu":"64","memory":"64Gi","pods":"10000"},"capacity":{"cpu":"64","memory":"64Gi","pods":"10000"}}}`, nil)
 }
 
+// needNode makes the node unless it is there.
+func (cl *client) needNode(ctx context.Context) error {
+	if cl.do(ctx, "GET", "/api/v1/nodes/bench", "", nil) == nil {
+		return nil
+	}
+	return cl.makeNode(ctx)
+}
+
 // bindPod creates a pod that any node will do for, and waits until it is bound.
 func (cl *client) bindPod(ctx context.Context) (time.Duration, error) {
+	if cl.pods == 0 {
+		if err := cl.needNode(ctx); err != nil {
+			return 0, err
+		}
+	}
 	began := time.Now()
 	cl.pods++
-	name := fmt.Sprintf("bench-%d", cl.pods)
+	name := fmt.Sprintf("bench-%d-%d", os.Getpid(), time.Now().UnixNano())
 	pod := fmt.Sprintf(`{"metadata":{"name":%q},"spec":{"automountServiceAccountToken":false,"tolerations":[{"operator":"Exists"}],"containers":[{"name":"c","image":"none"}]}}`, name)
 	const pods = "/api/v1/namespaces/default/pods"
 	if err := waitUntil(ctx, "the pod "+name, func() error { return cl.do(ctx, "POST", pods, pod, nil) }); err != nil {

@@ -25,17 +25,18 @@ func main() {
 	repeats := flag.Int("repeats", 5, "how often each fault is repeated")
 	bin := flag.String("bin", "bin", "folder of hactl, podmaster and kube/")
 	network := flag.String("network", "127.0.41.0", "loopback /24 for the masters")
+	only := flag.String("only", "", "measure only these, separated by commas: memory, gaps, singletons, election")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *bin, *network, *repeats); err != nil {
+	if err := run(ctx, *bin, *network, *repeats, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/dev:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, bin, network string, repeats int) (err error) {
+func run(ctx context.Context, bin, network string, repeats int, only string) (err error) {
 	bin, err = filepath.Abs(bin)
 	if err != nil {
 		return err
@@ -49,9 +50,18 @@ func run(ctx context.Context, bin, network string, repeats int) (err error) {
 		_, downErr := c.hactl(context.WithoutCancel(ctx), "dev", "down", "--purge", "--yes")
 		err = errors.Join(err, downErr, os.RemoveAll(dir))
 	}()
-	for _, step := range []func(context.Context, *cluster, int) error{starts, memory, gaps, singletons, ownElection} {
-		if err := step(ctx, c, repeats); err != nil {
-			return err
+	if err := starts(ctx, c, repeats); err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		name string
+		run  func(context.Context, *cluster, int) error
+	}{{"memory", memory}, {"gaps", gaps}, {"singletons", singletons}, {"election", ownElection}} {
+		if only != "" && !slices.Contains(strings.Split(only, ","), step.name) {
+			continue
+		}
+		if err := step.run(ctx, c, repeats); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
 	return nil
@@ -159,9 +169,6 @@ func singletons(ctx context.Context, c *cluster, repeats int) error {
 	fmt.Println("\nfrom the scheduler's death until a new pod is bound")
 	cl, err := c.client()
 	if err != nil {
-		return err
-	}
-	if err := cl.makeNode(ctx); err != nil {
 		return err
 	}
 	var none []time.Duration

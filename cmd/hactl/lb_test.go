@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,17 @@ func hactlLB(ctx context.Context, args ...string) (stdout, stderr string, err er
 	e := &env{stdin: strings.NewReader(""), stdout: &out, stderr: &talk, getenv: os.Getenv}
 	err = newApp(e).RunContext(ctx, append([]string{"hactl", "lb"}, args...))
 	return out.String(), talk.String(), err
+}
+
+// firstWrite tells when something was written to it.
+type firstWrite struct {
+	once sync.Once
+	at   chan struct{}
+}
+
+func (w *firstWrite) Write(p []byte) (int, error) {
+	w.once.Do(func() { close(w.at) })
+	return len(p), nil
 }
 
 func TestLBRunStatusDrain(t *testing.T) {
@@ -52,11 +64,15 @@ func TestLBRunStatusDrain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
+	// The library keeps its --help flag in a global: two commands in one process
+	// must not read their flags at the same time.
+	spoke := &firstWrite{at: make(chan struct{})}
 	go func() {
-		_, _, err := hactlLB(ctx, "run", "--root", dir, "--name", "front", "--check", "tcp", "--listen", "unix:"+front,
-			"--backend", "unix:"+backend+",name=a", "--log-level", "error", "--drain-timeout", "1s", "--loops", "1")
-		done <- err
+		e := &env{stdin: strings.NewReader(""), stdout: io.Discard, stderr: spoke, getenv: os.Getenv}
+		done <- newApp(e).RunContext(ctx, []string{"hactl", "lb", "run", "--root", dir, "--name", "front", "--check", "tcp", "--listen", "unix:" + front,
+			"--backend", "unix:" + backend + ",name=a", "--drain-timeout", "1s", "--loops", "1"})
 	}()
+	<-spoke.at
 	var s lb.Status
 	testwait.For(t, "the backend to be ready", 20*time.Second, func() error {
 		out, _, err := hactlLB(ctx, "status", "--root", dir, "-o", "json")

@@ -74,6 +74,7 @@ func (s *Supervisor) Reload(ctx context.Context, units []workload.Unit) (Changes
 	s.mu.Lock()
 	s.units = next
 	s.mu.Unlock()
+	expectAll(start)
 	for _, u := range start {
 		if err := u.lock(ctx); err != nil {
 			return c, fmt.Errorf("reload: start %s: %w", u.name, err)

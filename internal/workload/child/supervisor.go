@@ -110,6 +110,7 @@ func (s *Supervisor) serve(ctx context.Context, notify *net.UnixConn, control ne
 	s.open = true
 	s.mu.Unlock()
 	s.log.Info("supervisor started", "units", len(s.list()))
+	expectAll(s.list())
 	for _, u := range s.list() {
 		u.begin()
 	}

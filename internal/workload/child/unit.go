@@ -125,6 +125,19 @@ func (u *unit) begin() {
 	}()
 }
 
+// expectAll shows units as starting. It comes before the first of them begins,
+// which then waits for those that it comes after instead of taking them for
+// stopped.
+func expectAll(units []*unit) {
+	for _, u := range units {
+		u.mu.Lock()
+		if u.life == nil {
+			u.setLocked(func(s *workload.State) { s.Active, s.Status = workload.Activating, "" })
+		}
+		u.mu.Unlock()
+	}
+}
+
 // wanted reports whether the unit has a life that nobody ended.
 func (u *unit) wanted() bool {
 	u.mu.Lock()
