@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hactl/hactl/internal/exitcode"
+	"github.com/hactl/hactl/internal/master"
 )
 
 // LogOptions says what Logs prints.
@@ -74,9 +75,11 @@ func (f *Folder) logFiles(host, proc string) ([]string, error) {
 	if proc == "" {
 		return all, nil
 	}
-	path := f.Layout(host).LogFile(unitName(proc))
-	if slices.Contains(all, path) {
-		return []string{path}, nil
+	// A singleton's program writes into its podmaster's log.
+	for _, unit := range []string{unitName(proc), master.Podmaster + unitName(proc)} {
+		if path := f.Layout(host).LogFile(unit); slices.Contains(all, path) {
+			return []string{path}, nil
+		}
 	}
 	names := make([]string, len(all))
 	for i, p := range all {

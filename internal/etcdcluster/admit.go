@@ -27,7 +27,7 @@ var errNotCompared = status.Error(codes.Unavailable, "hactl: this member is not 
 // etcd has this check too (the feature gate InitialCorruptCheck), but does it
 // before the member answers its peers: members that start at the same time, as
 // after a power cut, then wait 14 s for each other. Ours is done when a quorum
-// is there, and clients are turned away until it is.
+// is there, and clients wait until it is.
 func (m *Member) compare(s *etcdserver.EtcdServer, restarted bool) error {
 	if !restarted || len(s.Cluster().Members()) == 1 {
 		return nil
@@ -46,16 +46,41 @@ func (m *Member) admits(method string) bool {
 		method == "/etcdserverpb.Cluster/MemberList" || strings.HasPrefix(method, "/grpc.health.")
 }
 
+// awaitAdmission lets a call wait for the comparison, which is a matter of
+// milliseconds where nothing is wrong: kube-apiserver passes an error on to its
+// own client. A call that has waited for compareWait is turned away.
+func (m *Member) awaitAdmission(ctx context.Context, method string) error {
+	if m.admits(method) {
+		return nil
+	}
+	limit := time.NewTimer(compareWait)
+	defer limit.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if m.admits(method) {
+				return nil
+			}
+		case <-limit.C:
+			return errNotCompared
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 func (m *Member) admitCall(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if !m.admits(info.FullMethod) {
-		return nil, errNotCompared
+	if err := m.awaitAdmission(ctx, info.FullMethod); err != nil {
+		return nil, err
 	}
 	return handler(ctx, req)
 }
 
 func (m *Member) admitStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if !m.admits(info.FullMethod) {
-		return errNotCompared
+	if err := m.awaitAdmission(ss.Context(), info.FullMethod); err != nil {
+		return err
 	}
 	return handler(srv, ss)
 }
