@@ -22,8 +22,8 @@ import (
 )
 
 // stopTimeout bounds the clean stop of a host: kube-apiserver's drain is the
-// longest part of it.
-const stopTimeout = 60 * time.Second
+// longest part of it, 79 s where it waits for an etcd without a quorum.
+const stopTimeout = 90 * time.Second
 
 // client steers the supervisor of one host.
 func (f *Folder) client(host string) *child.Client {
