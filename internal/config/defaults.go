@@ -49,7 +49,7 @@ func Default() *Cluster {
 			Backup:    Backup{Every: time.Hour, Keep: 48, To: []string{"dir:///var/backups/hactl"}},
 		},
 		LoadBalancer: LoadBalancer{Check: Check{Every: 500 * time.Millisecond, Timeout: time.Second, Rise: 1, Fall: 2}},
-		Agent:        Agent{Port: 9443, GossipPort: 7946},
+		Agent:        Agent{Port: 9443, GossipPort: 7946, JoinPort: 7947},
 		Watchdog:     Watchdog{Every: time.Second, Timeout: 2 * time.Second, Fall: 3, Window: 10 * time.Minute, Budget: 5},
 	}
 }

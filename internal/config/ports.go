@@ -54,6 +54,10 @@ func (c *Cluster) AgentAddress(m Master) string { return hostPort(m.Address, c.A
 // GossipAddress is host:port of m's gossip, TCP and UDP.
 func (c *Cluster) GossipAddress(m Master) string { return hostPort(m.Address, c.Agent.GossipPort) }
 
+// JoinAddress is host:port where m meets other machines that hold the token, TCP
+// and UDP.
+func (c *Cluster) JoinAddress(m Master) string { return hostPort(m.Address, c.Agent.JoinPort) }
+
 // PodmasterMetricsAddress is host:port of the metrics of the podmaster of
 // Singletons[index] on m.
 func (c *Cluster) PodmasterMetricsAddress(m Master, index int) string {
@@ -118,6 +122,7 @@ func (c *Cluster) Ports(m Master) []Port {
 		{x, c.APIServer.Port, "kube-apiserver", "apiServer.port"},
 		{x, c.Agent.Port, "the agent's API", "agent.port"},
 		{x, c.Agent.GossipPort, "gossip", "agent.gossipPort"},
+		{x, c.Agent.JoinPort, "the machines with the token", "agent.joinPort"},
 		{x, EtcdClientPort, "etcd, clients", ""},
 		{x, EtcdPeerPort, "etcd, peers", ""},
 		{local, EtcdMetricsPort, "etcd, metrics", ""},

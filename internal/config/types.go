@@ -123,6 +123,7 @@ type Check struct {
 type Agent struct {
 	Port       int `yaml:"port"`       // API; default 9443
 	GossipPort int `yaml:"gossipPort"` // memberlist; default 7946
+	JoinPort   int `yaml:"joinPort"`   // where machines with the token meet; default 7947
 }
 
 // Watchdog configures the restarting of hung processes.

@@ -156,6 +156,8 @@ func TestEachFault(t *testing.T) {
 		{func(c *Cluster) { c.APIServer.Port = 2379 }, "apiServer.port", "2379", "etcd, clients has this port"},
 		{func(c *Cluster) { c.FrontDoor.Port = 10259 }, "frontDoor.port", "10259", "kube-scheduler"},
 		{func(c *Cluster) { c.Agent.GossipPort = 9443 }, "agent.gossipPort", "9443", "the agent's API (agent.port)"},
+		{func(c *Cluster) { c.Agent.JoinPort = 7946 }, "agent.joinPort", "7946", "gossip (agent.gossipPort)"},
+		{func(c *Cluster) { c.Agent.JoinPort = 0 }, "agent.joinPort", "0", "from 1"},
 		{func(c *Cluster) { c.Agent.Port = 9446 }, "agent.port", "9446", "the agent's metrics"},
 		{func(c *Cluster) { c.Agent.Port = 9451 }, "singletons[1]", "9451", "the agent's API (agent.port)"},
 		{func(c *Cluster) {
@@ -304,8 +306,8 @@ func TestAddresses(t *testing.T) {
 	if _, none := c.MasterByName("m9"); !ok || none {
 		t.Error("MasterByName")
 	}
-	got := []string{c.APIServerAddress(m), c.BalancerAddress(m), c.AgentAddress(m), c.GossipAddress(m), m.EtcdPeerURL(), c.PodmasterMetricsAddress(m, 1), c.FrontDoorAddress(m)}
-	want := []string{"10.245.1.12:6444", "10.245.1.12:6443", "10.245.1.12:9443", "10.245.1.12:7946", "https://10.245.1.12:2380", "127.0.0.1:9451", "10.245.1.12:6443"}
+	got := []string{c.APIServerAddress(m), c.BalancerAddress(m), c.AgentAddress(m), c.GossipAddress(m), c.JoinAddress(m), m.EtcdPeerURL(), c.PodmasterMetricsAddress(m, 1), c.FrontDoorAddress(m)}
+	want := []string{"10.245.1.12:6444", "10.245.1.12:6443", "10.245.1.12:9443", "10.245.1.12:7946", "10.245.1.12:7947", "https://10.245.1.12:2380", "127.0.0.1:9451", "10.245.1.12:6443"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
 	}
@@ -331,7 +333,7 @@ func TestAddresses(t *testing.T) {
 		}
 		seen[p.String()] = true
 	}
-	if len(seen) != 13 {
+	if len(seen) != 14 {
 		t.Errorf("%d ports", len(seen))
 	}
 }

@@ -49,6 +49,10 @@ func caFiles() []string {
 	return append(files, saKey, saPub)
 }
 
+// SharedFiles lists what all masters have in common below Config.Dir: the CA set
+// and the GossipKeyFile.
+func SharedFiles() []string { return append(caFiles(), GossipKeyFile) }
+
 // authority is a CA that can sign.
 type authority struct {
 	name string

@@ -25,11 +25,11 @@ func (s *Store) ReadCAs() (CASet, error) {
 		}
 		set[name] = data
 	}
-	return set, set.check()
+	return set, set.Check()
 }
 
-// check tells whether the set is whole and its parts fit.
-func (set CASet) check() error {
+// Check tells whether the set is whole and its parts fit.
+func (set CASet) Check() error {
 	var errs []error
 	for _, name := range caFiles() {
 		if len(set[name]) == 0 {
@@ -69,7 +69,7 @@ func (set CASet) check() error {
 // must be the same: another cluster's CA is never replaced (exitcode.Refused).
 // Cut short, it is completed by calling it again.
 func (s *Store) WriteCAs(set CASet) ([]Change, error) {
-	if err := set.check(); err != nil {
+	if err := set.Check(); err != nil {
 		return nil, err
 	}
 	unlock, err := s.lock()
