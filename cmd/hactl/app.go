@@ -46,6 +46,7 @@ func newApp(e *env) *cli.App {
 			etcdCommand(e),
 			kubeconfigCommand(e),
 			lbCommand(e),
+			preflightCommand(e),
 			singletonCommand(e),
 			statusCommand(e),
 			tokenCommand(e),

@@ -22,7 +22,7 @@ var floors = map[string]int{
 	"internal/agent": 4, "internal/dev": 4,
 
 	"internal/api": 3, "internal/dashboard": 3, "internal/singleton": 3, "internal/bootstrap": 3,
-	"internal/master": 3, "internal/collect": 3,
+	"internal/master": 3, "internal/collect": 3, "internal/preflight": 3,
 
 	"internal/etcdcluster": 2, "internal/lease": 2, "internal/lb": 2, "internal/watchdog": 2,
 	"internal/gossip": 2, "internal/rendezvous": 2, "internal/workload": 2, "internal/backup": 2, "internal/kube": 2,
