@@ -9,14 +9,12 @@ import (
 	"syscall"
 
 	"github.com/hactl/hactl/internal/exitcode"
-	"github.com/hactl/hactl/internal/singleton"
 )
 
 func main() {
 	debug.SetGCPercent(40) // a waiting podmaster allocates little, and shall stay small
-	if len(os.Args) == 2 && os.Args[1] == singleton.GuardArg {
-		err := singleton.GuardMain(releaseOrphan)
-		exitcode.Print(os.Stderr, "podmaster guard", err)
+	if err, done := hiddenMain(os.Args); done {
+		exitcode.Print(os.Stderr, "podmaster "+os.Args[1], err)
 		os.Exit(exitcode.Of(err))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ type options struct {
 	lease     lease.Config
 	command   []string
 
+	unit         string
 	source, dest string
 	every        time.Duration
 
@@ -172,9 +174,10 @@ func (o *options) mode(c *cli.Context) error {
 	if n != 1 {
 		return errors.New("give one of: -- COMMAND, --unit UNIT, --source-file and --dest-file")
 	}
-	if unit != "" {
-		return errors.New("--unit: not in this build yet; give the unit's ExecStart as the command")
+	if ext := filepath.Ext(unit); unit != "" && ext != ".service" {
+		return fmt.Errorf("--unit %q: want UNIT.service", unit)
 	}
+	o.unit = unit
 	if (src == "") != (dst == "") {
 		return errors.New("--source-file and --dest-file: give both")
 	}

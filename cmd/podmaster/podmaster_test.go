@@ -122,6 +122,8 @@ func TestBadInput(t *testing.T) {
 		"unknown flag":          {with("--no-such-flag"), 2, "no-such-flag"},
 		"no work":               {[]string{etcd, "--key=bad"}, 2, "give one of"},
 		"two kinds of work":     {with("--unit=x.service"), 2, "give one of"},
+		"unit: no service":      {[]string{etcd, "--key=bad", "--unit=x.socket"}, 2, "want UNIT.service"},
+		"unit: no systemd here": {[]string{etcd, "--key=bad", "--unit=x.service"}, 1, "--unit"},
 		"bad duration":          {with("--ttl=soon"), 2, "ttl"},
 		"short ttl":             {with("--ttl=500ms"), 2, "at least 1s"},
 		"ttl 0":                 {with("--ttl-secs=0"), 2, "positive"},

@@ -26,6 +26,8 @@ import (
 	"github.com/hactl/hactl/internal/logging"
 	"github.com/hactl/hactl/internal/process"
 	"github.com/hactl/hactl/internal/singleton"
+	"github.com/hactl/hactl/internal/workload"
+	"github.com/hactl/hactl/internal/workload/systemd"
 )
 
 // run is podmaster.
@@ -58,7 +60,8 @@ type podmaster struct {
 	client  *etcdlock.Client
 	elector *lease.Elector
 	work    singleton.Work
-	child   *singleton.Child // nil: the work is a manifest
+	child   *singleton.Child // nil: the work is not a command
+	unit    *singleton.Unit  // nil: the work is not a unit
 	gate    *singleton.Gate
 	metrics net.Listener
 	gather  *prometheus.Registry
@@ -71,6 +74,9 @@ func (p *podmaster) close() {
 	}
 	if p.metrics != nil {
 		_ = p.metrics.Close()
+	}
+	if p.unit != nil {
+		p.unit.Close()
 	}
 	if p.client != nil {
 		_ = p.client.Close()
@@ -101,7 +107,7 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 	if p.elector, err = lease.New(o.lease); err != nil {
 		return p, usage("%w", err)
 	}
-	if err := p.makeWork(e); err != nil {
+	if err := p.makeWork(c.Context, e); err != nil {
 		return p, err
 	}
 	if o.gateListen != "" {
@@ -130,7 +136,7 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 }
 
 // makeWork makes what runs while the lock is held.
-func (p *podmaster) makeWork(e *env) error {
+func (p *podmaster) makeWork(ctx context.Context, e *env) error {
 	o := p.o
 	m := singleton.NewMetrics(p.gather, p.elector)
 	var probe *singleton.Health
@@ -152,6 +158,22 @@ func (p *podmaster) makeWork(e *env) error {
 		p.work = manifest
 		return err
 	}
+	if o.unit != "" {
+		unit, err := singleton.NewUnit(ctx, singleton.UnitConfig{
+			Unit: o.unit, Key: o.key, Holder: o.whoami, StopTime: stopTime, StopGrace: o.stopGrace,
+			OneShot: o.oneShot, CrashBudget: o.crashBudget, CrashWindow: o.crashWindow,
+			Health: probe, Orphan: o.will, Logger: o.log, Events: m.Events(),
+		})
+		if err != nil {
+			return unitError(o.unit, err)
+		}
+		if unit.Bound() == "" || os.Getenv("WATCHDOG_USEC") == "" {
+			o.log.Warn("podmaster runs in no systemd unit with a watchdog: only its guard ends the unit when podmaster cannot",
+				"hint", "deploy/systemd/podmaster@.service")
+		}
+		p.work, p.unit = unit, unit
+		return nil
+	}
 	child, err := singleton.NewChild(singleton.ChildConfig{
 		Command: o.command, Stdin: e.stdin, Key: o.key, Holder: o.whoami, StopTime: stopTime, StopGrace: o.stopGrace,
 		OneShot: o.oneShot, CrashBudget: o.crashBudget, CrashWindow: o.crashWindow,
@@ -165,6 +187,11 @@ func (p *podmaster) notifier() *singleton.Notifier {
 	n := &singleton.Notifier{Elector: p.elector}
 	if p.child != nil {
 		n.PID = p.child.PID
+	}
+	if p.unit != nil {
+		n.PID = p.unit.PID
+		// What is bound to us ends only after us: the watchdog must come earlier.
+		n.Margin = p.elector.Config().StopTime * 4 / 5
 	}
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return n
@@ -224,6 +251,18 @@ func (p *podmaster) forwardSignals(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// unitError says what to do about a unit that cannot be had.
+func unitError(unit string, err error) error {
+	switch {
+	case errors.Is(err, workload.ErrNoUnit):
+		return exitcode.Errorf(exitcode.Failed, "--unit: %w", err).WithHint("systemctl list-unit-files --type=service")
+	case errors.Is(err, systemd.ErrEnabled):
+		return exitcode.Errorf(exitcode.Refused, "--unit: %w", err).WithHint("systemctl disable --now %s", unit)
+	default:
+		return fmt.Errorf("--unit: %w", err)
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hactl/hactl/internal/backoff"
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/logging"
 	"github.com/hactl/hactl/internal/process"
@@ -115,11 +114,6 @@ func NewChild(cfg ChildConfig) (*Child, error) {
 	return &Child{cfg: cfg}, nil
 }
 
-// ExitError is the end of a one-shot command other than with status 0.
-type ExitError struct{ Exit process.Exit }
-
-func (e *ExitError) Error() string { return "the command ended: " + e.Exit.String() }
-
 // Signal passes a signal on to the command's process group, if it runs.
 func (c *Child) Signal(sig syscall.Signal) {
 	c.mu.Lock()
@@ -142,54 +136,9 @@ func (c *Child) PID() int {
 
 // Lead runs the command for one term: see lease.Elector.Run.
 func (c *Child) Lead(ctx context.Context, term *lease.Term) error {
-	crashes := budget{limit: c.cfg.CrashBudget, window: c.cfg.CrashWindow}
-	pause := backoff.Backoff{Base: DefaultRestartPause, Max: 10 * time.Second}
-	log := c.cfg.Logger.With("token", term.Token())
-	for {
-		start := c.cfg.Clock.Now()
-		end, err := c.once(ctx, term)
-		if err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if c.cfg.OneShot {
-			if !end.OK() {
-				return &ExitError{Exit: end.Exit}
-			}
-			return nil
-		}
-		now := c.cfg.Clock.Now()
-		if now-start > c.cfg.CrashWindow {
-			pause.Reset()
-		}
-		if crashes.spend(now) {
-			return &lease.Yield{Reason: fmt.Sprintf("%d ends within %v, the last one: %s", crashes.used(), c.cfg.CrashWindow, end)}
-		}
-		wait := pause.Next()
-		log.Warn("the command ended and is restarted", "how", end.String(), "pause", wait)
-		if !sleep(ctx, wait) {
-			return nil
-		}
-	}
+	p := policy{oneShot: c.cfg.OneShot, budget: c.cfg.CrashBudget, window: c.cfg.CrashWindow, clock: c.cfg.Clock, log: c.cfg.Logger}
+	return p.lead(ctx, term, "the command", c.once)
 }
-
-// ending is how one run of the command ended.
-type ending struct {
-	process.Exit
-	why string // set when we ended it, or it could not start
-}
-
-func (e ending) String() string {
-	if e.why != "" {
-		return e.why
-	}
-	return e.Exit.String()
-}
-
-// OK reports whether the command ended by itself with status 0.
-func (e ending) OK() bool { return e.why == "" && e.Exit.OK() }
 
 // once runs the command once. It returns when nothing of it is left, or
 // lease.ErrUnconfirmed when that cannot be told.
@@ -300,16 +249,4 @@ func (c *Child) ended(g *guarded, r guardReport, ok bool) (ending, error) {
 		end.why = "killed at the term's deadline"
 	}
 	return end, nil
-}
-
-// sleep waits for d and reports whether ctx still stands.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/process"
+	"github.com/hactl/hactl/internal/workload/systemd"
 )
 
 // The guard's descriptors beside the standard ones, which are the command's.
@@ -31,6 +32,8 @@ type guardOrder struct {
 	Signal   syscall.Signal  `json:"signal,omitempty"`   // for the command's group
 	Stop     bool            `json:"stop,omitempty"`     // SIGTERM, and end when the command has
 	Unlink   string          `json:"unlink,omitempty"`   // instead of Start: a file that goes when the guard ends
+	Unit     *systemd.Target `json:"unit,omitempty"`     // instead of Start: a unit that ends when the guard does
+	Disarm   bool            `json:"disarm,omitempty"`   // the unit has ended: end without doing anything
 	Orphan   json.RawMessage `json:"orphan,omitempty"`   // for GuardMain's orphan
 }
 
@@ -76,6 +79,7 @@ type guard struct {
 	orphan   func(context.Context, json.RawMessage)
 	will     json.RawMessage
 	unlink   string
+	unit     *systemd.Target
 	child    *process.Process
 	deadline time.Duration
 }
@@ -108,6 +112,9 @@ func (g *guard) run(orders io.Reader) error {
 				stopTimer()
 				fired, stopTimer = g.clock.At(g.deadline)
 			}
+			if o.Disarm {
+				return nil
+			}
 			if err := g.obey(o); err != nil {
 				return errors.Join(err, g.reports.Encode(guardReport{Err: err.Error()}))
 			}
@@ -123,8 +130,8 @@ func (g *guard) obey(o guardOrder) error {
 	if o.Orphan != nil {
 		g.will = o.Orphan
 	}
-	if o.Unlink != "" {
-		g.unlink = o.Unlink
+	if o.Unlink != "" || o.Unit != nil {
+		g.unlink, g.unit = o.Unlink, o.Unit
 		return g.reports.Encode(guardReport{PID: os.Getpid()})
 	}
 	if o.Start != nil {
@@ -181,6 +188,11 @@ func (g *guard) killAll() error {
 	defer cancel()
 	if err := process.KillDescendants(ctx); err != nil {
 		return fmt.Errorf("guard: %w", err)
+	}
+	if g.unit != nil {
+		if err := systemd.End(ctx, *g.unit, unitPatience); err != nil {
+			return fmt.Errorf("guard: %w", err)
+		}
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type Work interface {
 // cleaner is Work that an earlier podmaster may have left behind.
 type cleaner interface {
 	// Clean takes it away, or says with lease.ErrUnconfirmed that it may still run.
+	// Any other error ends the runtime before it campaigns.
 	Clean(ctx context.Context) error
 }
 
@@ -81,13 +82,9 @@ func (r *Runtime) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	if w, ok := r.cfg.Work.(cleaner); ok {
-		clean, cancelClean := context.WithTimeout(ctx, r.cfg.StartTimeout)
-		if err := w.Clean(clean); err != nil {
-			// The lock is another's, or our own earlier term's: then it is waited for.
-			r.cfg.Logger.Warn("what an earlier podmaster started here may still run", "err", err)
-		}
-		cancelClean()
+	if err := r.clean(ctx); err != nil {
+		r.withdraw(ctx, presence)
+		return err
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
@@ -98,12 +95,33 @@ func (r *Runtime) Run(ctx context.Context) error {
 	err = r.cfg.Elector.Run(ctx, r.lead)
 	stop()
 	<-ended
-	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	r.withdraw(ctx, presence)
+	return err
+}
+
+// clean takes away what an earlier podmaster left on this host.
+func (r *Runtime) clean(ctx context.Context) error {
+	w, ok := r.cfg.Work.(cleaner)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.StartTimeout)
 	defer cancel()
-	if werr := presence.Withdraw(bye); werr != nil {
-		r.cfg.Logger.Warn("the candidate's entry is left to expire", "err", werr)
+	err := w.Clean(ctx)
+	if errors.Is(err, lease.ErrUnconfirmed) {
+		// The lock is another's, or our own earlier term's: then it is waited for.
+		r.cfg.Logger.Warn("what an earlier podmaster started here may still run", "err", err)
+		return nil
 	}
 	return err
+}
+
+func (r *Runtime) withdraw(ctx context.Context, presence *etcdlock.Presence) {
+	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := presence.Withdraw(bye); err != nil {
+		r.cfg.Logger.Warn("the candidate's entry is left to expire", "err", err)
+	}
 }
 
 // check waits until etcd answers. What waiting does not mend is not waited for.

@@ -31,25 +31,63 @@ const (
 	propertiesIface = "org.freedesktop.DBus.Properties"
 )
 
-// follow records ends of main processes until the connection or ctx ends.
-func (m *Manager) follow(ctx context.Context) error {
+// subscribe connects and makes systemd send the changes of units; the match says
+// of which.
+func subscribe(ctx context.Context, match ...godbus.MatchOption) (*godbus.Conn, <-chan *godbus.Signal, error) {
 	conn, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoSystemd, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrNoSystemd, err)
+	}
+	signals := make(chan *godbus.Signal, 256)
+	conn.Signal(signals)
+	match = append(match, godbus.WithMatchInterface(propertiesIface), godbus.WithMatchMember("PropertiesChanged"))
+	if err := conn.AddMatchSignalContext(ctx, match...); err != nil {
+		_ = conn.Close()
+		return nil, nil, fmt.Errorf("match signals: %w", err)
+	}
+	if err := conn.Object("org.freedesktop.systemd1", managerPath).CallWithContext(ctx, "org.freedesktop.systemd1.Manager.Subscribe", 0).Err; err != nil {
+		_ = conn.Close()
+		return nil, nil, fmt.Errorf("subscribe: %w", err)
+	}
+	return conn, signals, nil
+}
+
+// Watch sends to changed, without waiting, whenever the unit may have changed,
+// until ctx or the connection ends. Look once after the first one, which says that
+// nothing is missed from now on.
+func (b *Bound) Watch(ctx context.Context, changed chan<- struct{}) error {
+	path := godbus.ObjectPath(unitPath + dbus.PathBusEscape(FileName(b.name)))
+	conn, signals, err := subscribe(ctx, godbus.WithMatchObjectPath(path))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, ok := <-signals:
+			if !ok {
+				return ErrNoSystemd
+			}
+		}
+	}
+}
+
+// follow records ends of main processes until the connection or ctx ends.
+func (m *Manager) follow(ctx context.Context) error {
+	conn, signals, err := subscribe(ctx, godbus.WithMatchPathNamespace("/org/freedesktop/systemd1/unit"), godbus.WithMatchArg(0, serviceIface))
+	if err != nil {
+		return err
 	}
 	defer conn.Close()
 	paths := make(map[godbus.ObjectPath]string, len(m.units))
 	for _, u := range m.units {
 		paths[godbus.ObjectPath(unitPath+dbus.PathBusEscape(FileName(u)))] = u
-	}
-	signals := make(chan *godbus.Signal, 256)
-	conn.Signal(signals)
-	if err := conn.AddMatchSignalContext(ctx, godbus.WithMatchInterface(propertiesIface), godbus.WithMatchMember("PropertiesChanged"),
-		godbus.WithMatchPathNamespace("/org/freedesktop/systemd1/unit"), godbus.WithMatchArg(0, serviceIface)); err != nil {
-		return fmt.Errorf("match signals: %w", err)
-	}
-	if err := conn.Object("org.freedesktop.systemd1", managerPath).CallWithContext(ctx, "org.freedesktop.systemd1.Manager.Subscribe", 0).Err; err != nil {
-		return fmt.Errorf("subscribe: %w", err)
 	}
 	for {
 		select {

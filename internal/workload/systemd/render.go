@@ -22,7 +22,7 @@ type Options struct {
 	Version int
 }
 
-var unitName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:_.-]*(@[A-Za-z0-9:_.-]+)?$`)
+var unitName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:_.\\-]*(@[A-Za-z0-9:_.\\-]+)?$`)
 
 // FileName is the name of the file that holds the unit.
 func FileName(unit string) string { return unit + ".service" }

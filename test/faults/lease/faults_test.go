@@ -3,6 +3,7 @@
 package lease
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,25 +15,10 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
+	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
-	"github.com/hactl/hactl/internal/process"
 	"github.com/hactl/hactl/internal/testwait"
 )
-
-func TestMain(m *testing.M) {
-	if spec, ok := os.LookupEnv(workEnv); ok {
-		fmt.Fprintln(os.Stderr, work(spec))
-		os.Exit(1)
-	}
-	etcdtest.Main()
-	// Guards that outlive their podmaster for a moment are handed to us.
-	if err := process.BecomeSubreaper(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
 
 const ttl = 3 * time.Second
 
@@ -161,19 +147,6 @@ func splitLines(s string) func(func(string) bool) {
 	}
 }
 
-func repeats(t *testing.T) int {
-	t.Helper()
-	text, ok := os.LookupEnv("HACTL_FAULT_REPEATS")
-	if !ok {
-		return 1
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("HACTL_FAULT_REPEATS %q: want a number", text)
-	}
-	return n
-}
-
 func TestFaults(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "podmaster")
 	if out, err := exec.Command("go", "build", "-o", bin, "../../../cmd/podmaster").CombinedOutput(); err != nil {
@@ -183,19 +156,21 @@ func TestFaults(t *testing.T) {
 	for _, h := range w.hosts {
 		h.start(plain)
 	}
+	table := newTable(t)
 	for _, f := range faults() {
 		t.Run(f.name, func(t *testing.T) {
 			w.t = t
-			defer func() { w.t = w.root }()
+			row := table.row(f.name)
+			defer func() { w.t = w.root; row.done(t) }()
 			for range repeats(t) {
-				w.suffer(f)
+				w.suffer(f, row)
 			}
 		})
 	}
 }
 
 // suffer brings the world to order, lets the fault happen, and judges.
-func (w *world) suffer(f fault) {
+func (w *world) suffer(f fault, row *row) {
 	mode := f.mode
 	if mode == "" {
 		mode = plain
@@ -209,7 +184,7 @@ func (w *world) suffer(f fault) {
 	h := w.holder()
 	before := w.reigns()
 	w.phase()
-	start := time.Now()
+	start := lease.Boottime{}.Now()
 	f.hit(w, h)
 	if f.moves {
 		testwait.For(w.t, "another holder", 60*time.Second, func() error {
@@ -223,11 +198,44 @@ func (w *world) suffer(f fault) {
 		f.mend(w, h)
 	}
 	w.holder()
-	took := time.Since(start)
+	w.allThere()
 	after := w.reigns()
-	w.t.Logf("%s: %d new terms, working again after %v with the fault", f.name, len(after)-len(before), took.Round(time.Millisecond))
-	w.judge(f.onlySink)
+	w.t.Logf("%s: %d new terms", f.name, len(after)-len(before))
+	row.add(w.gap(start), len(after)-len(before), w.judge(f.onlySink))
 	w.forget()
+}
+
+// allThere waits until one candidate holds and the other two are listed as waiting:
+// none is stuck.
+func (w *world) allThere() {
+	w.t.Helper()
+	testwait.For(w.t, "all candidates to be there", 60*time.Second, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		info, err := etcdlock.Get(ctx, w.client, key, false)
+		if err != nil {
+			return err
+		}
+		there := map[string]bool{info.Holder: true}
+		for _, c := range info.Waiting {
+			there[c.Name] = true
+		}
+		for _, h := range w.hosts {
+			if !there[h.name] {
+				return fmt.Errorf("%s neither holds nor waits", h.name)
+			}
+		}
+		return nil
+	})
+}
+
+// gap is the longest time since start in which nobody worked.
+func (w *world) gap(start time.Duration) time.Duration {
+	var logs []string
+	for _, h := range w.hosts {
+		logs = append(logs, h.log)
+	}
+	return longestGap(w.t, logs, start)
 }
 
 // forget empties the logs and the sink, so that one fault's lines are not judged

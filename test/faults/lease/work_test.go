@@ -1,8 +1,9 @@
-//go:build faults
+//go:build faults || lab
 
 package lease
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -48,7 +49,7 @@ func work(spec string) error {
 	if err != nil {
 		return err
 	}
-	token := os.Getenv("PODMASTER_TOKEN")
+	token := cmp.Or(os.Getenv("PODMASTER_TOKEN"), "0") // 0: nobody has permitted it
 	lines := make(chan string, 1)
 	go send(gate, lines)
 	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {

@@ -3,7 +3,6 @@
 package lease
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -63,7 +61,11 @@ func newWorld(t *testing.T, bin string) *world {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	w.client = client
-	w.sink = newSink(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sink = newSink(t, ln)
 	for i := range 3 {
 		h := &host{w: w, name: fmt.Sprintf("m%d", i+1)}
 		h.log = filepath.Join(w.dir, h.name+".work")
@@ -220,57 +222,20 @@ func killWork(ctx context.Context, log string) error {
 	}
 }
 
-// sink records which token wrote when.
-type sink struct {
-	ln net.Listener
-	mu sync.Mutex
-	in []arrival
-}
-
-type arrival struct {
-	token int64
-	at    time.Duration
-}
-
-func newSink(t *testing.T) *sink {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// logs are the hosts' logs by their names.
+func (w *world) logs() map[string]string {
+	logs := map[string]string{}
+	for _, h := range w.hosts {
+		logs[h.name] = h.log
 	}
-	s := &sink{ln: ln}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { s.serve(c) })
-		}
-	})
-	t.Cleanup(func() { _ = ln.Close(); wg.Wait() })
-	return s
+	return logs
 }
 
-func (s *sink) addr() string { return s.ln.Addr().String() }
+// reigns reads all hosts' logs.
+func (w *world) reigns() []reign { return reignsIn(w.t, w.logs()) }
 
-func (s *sink) serve(c net.Conn) {
-	defer c.Close()
-	lines := bufio.NewScanner(c)
-	for lines.Scan() {
-		token, err := strconv.ParseInt(lines.Text(), 10, 64)
-		if err != nil {
-			continue // cut in the middle of a line
-		}
-		s.mu.Lock()
-		s.in = append(s.in, arrival{token, lease.Boottime{}.Now()})
-		s.mu.Unlock()
-	}
-}
-
-func (s *sink) arrivals() []arrival {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]arrival(nil), s.in...)
+// judge fails the test on any overlap and on any late byte.
+func (w *world) judge(onlySink bool) int {
+	w.t.Helper()
+	return judge(w.t, w.reigns(), w.sink.arrivals(), onlySink)
 }

@@ -1,0 +1,98 @@
+package singleton
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/hactl/hactl/internal/backoff"
+	"github.com/hactl/hactl/internal/lease"
+	"github.com/hactl/hactl/internal/process"
+)
+
+// policy is what follows an end of the work: a start in place after a pause, a
+// hand-over when the crash budget is used up, or with oneShot the term's end.
+type policy struct {
+	oneShot bool
+	budget  int
+	window  time.Duration
+	clock   lease.Clock
+	log     *slog.Logger
+}
+
+// ending is how one run of the work ended.
+type ending struct {
+	process.Exit
+	why string // set when we ended it, or it could not start
+}
+
+func (e ending) String() string {
+	if e.why != "" {
+		return e.why
+	}
+	return e.Exit.String()
+}
+
+// OK reports whether the work ended by itself with success.
+func (e ending) OK() bool { return e.why == "" && e.Exit.OK() }
+
+// lead calls once again and again for one term.
+func (p policy) lead(ctx context.Context, term *lease.Term, what string, once func(context.Context, *lease.Term) (ending, error)) error {
+	crashes := budget{limit: p.budget, window: p.window}
+	pause := backoff.Backoff{Base: DefaultRestartPause, Max: 10 * time.Second}
+	log := p.log.With("token", term.Token())
+	for {
+		start := p.clock.Now()
+		end, err := once(ctx, term)
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if p.oneShot {
+			if !end.OK() {
+				return &ExitError{Exit: end.Exit, Why: end.why}
+			}
+			return nil
+		}
+		now := p.clock.Now()
+		if now-start > p.window {
+			pause.Reset()
+		}
+		if crashes.spend(now) {
+			return &lease.Yield{Reason: fmt.Sprintf("%d ends within %v, the last one: %s", crashes.used(), p.window, end)}
+		}
+		wait := pause.Next()
+		log.Warn("the work ended and is restarted", "work", what, "how", end.String(), "pause", wait)
+		if !sleep(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+// ExitError is the end of one-shot work other than with success.
+type ExitError struct {
+	Exit process.Exit
+	Why  string // when the exit says too little
+}
+
+func (e *ExitError) Error() string {
+	if e.Why != "" {
+		return "the work ended: " + e.Why
+	}
+	return "the work ended: " + e.Exit.String()
+}
+
+// sleep waits for d and reports whether ctx still stands.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
