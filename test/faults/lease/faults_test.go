@@ -30,6 +30,8 @@ type fault struct {
 	mend func(w *world, h *host) // afterwards; nil: nothing to mend
 	// moves: another host must hold afterwards. Else the same one may.
 	moves bool
+	// renews: another process must work afterwards, wherever.
+	renews bool
 	// onlySink: the work itself cannot be kept from a few last instructions when
 	// its host thaws; only the gate is judged (docs/guarantees.md).
 	onlySink bool
@@ -43,9 +45,9 @@ func faults() []fault {
 		}
 	}
 	return []fault{
-		{name: "kill child", hit: func(_ *world, h *host) { _ = syscall.Kill(h.workPID(), syscall.SIGKILL) }},
+		{name: "kill child", renews: true, hit: func(_ *world, h *host) { _ = syscall.Kill(h.workPID(), syscall.SIGKILL) }},
 		{name: "kill podmaster", moves: true, hit: func(_ *world, h *host) { h.signal(syscall.SIGKILL) }, mend: restart},
-		{name: "kill guard", hit: func(_ *world, h *host) { _ = syscall.Kill(parentOf(h.workPID()), syscall.SIGKILL) }},
+		{name: "kill guard", renews: true, hit: func(_ *world, h *host) { _ = syscall.Kill(parentOf(h.workPID()), syscall.SIGKILL) }},
 		{name: "freeze podmaster", moves: true,
 			hit:  func(w *world, h *host) { h.signal(syscall.SIGSTOP); w.wait(ttl + time.Second) },
 			mend: func(_ *world, h *host) { h.signal(syscall.SIGCONT) }},
@@ -183,6 +185,7 @@ func (w *world) suffer(f fault, row *row) {
 	}
 	h := w.holder()
 	before := w.reigns()
+	pid := h.workPID()
 	w.phase()
 	start := lease.Boottime{}.Now()
 	f.hit(w, h)
@@ -190,6 +193,14 @@ func (w *world) suffer(f fault, row *row) {
 		testwait.For(w.t, "another holder", 60*time.Second, func() error {
 			if now := w.holder(); now == h {
 				return fmt.Errorf("%s still holds", h.name)
+			}
+			return nil
+		})
+	}
+	if f.renews {
+		testwait.For(w.t, "another process to work", 60*time.Second, func() error {
+			if w.holder().workPID() == pid {
+				return fmt.Errorf("only pid %d", pid)
 			}
 			return nil
 		})
