@@ -9,7 +9,6 @@ import (
 	"github.com/hactl/hactl/internal/agent"
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/exitcode"
-	"github.com/hactl/hactl/internal/workload/child"
 )
 
 func agentCommand(e *env) *cli.Command {
@@ -19,6 +18,7 @@ func agentCommand(e *env) *cli.Command {
 		Flags: append([]cli.Flag{
 			rootFlag(),
 			&cli.StringFlag{Name: "name", EnvVars: []string{"HACTL_NAME"}, Usage: "this master's `NAME` in the configuration"},
+			supervisorFlag(),
 		}, logFlags()...),
 		Action: func(c *cli.Context) error { return runAgent(c, e) },
 	}
@@ -48,16 +48,22 @@ func runAgent(c *cli.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("read the watchdog's settings: %w", err)
 	}
+	log = log.With("master", name)
+	manager, err := managerOf(c, l, cluster, log)
+	if err != nil {
+		return err
+	}
+	defer manager.Close()
 	a, err := agent.New(agent.Config{
 		Cluster: cluster, Name: name, Layout: l,
-		Manager: child.NewClient(l.SupervisorSocket()),
+		Manager: manager,
 		Notify: func(state string) {
 			if _, err := daemon.SdNotify(false, state); err != nil {
 				log.Warn("the supervisor was not told", "state", state, "err", err)
 			}
 		},
 		WatchdogEvery: every / 3,
-		Logger:        log.With("master", name),
+		Logger:        log,
 	})
 	if err != nil {
 		return err

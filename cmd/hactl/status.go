@@ -108,6 +108,7 @@ func runStatus(ctx context.Context, e *env, o statusOptions) error {
 		Cluster: o.cluster, Layout: o.layout, Locals: o.locals, FrontDoor: o.frontDoor, Dev: o.dev, DevDir: o.devDir,
 		Node:   askAgent(o.layout, o.cluster),
 		Socket: askSocket,
+		Local:  localSources(o.cluster),
 	})
 	if err != nil {
 		return exitcode.Errorf(exitcode.Usage, "%w", err)
@@ -217,6 +218,23 @@ func askAgent(l layout.Layout, cl *config.Cluster) func(context.Context, config.
 		}
 		defer c.Close()
 		return c.Node(ctx)
+	}
+}
+
+// localSources reads what the master whose files lie in a layout tells without
+// its agent.
+func localSources(cl *config.Cluster) func(layout.Layout) collect.Sources {
+	return func(l layout.Layout) collect.Sources {
+		sources := collect.Local{Layout: l}.Sources()
+		sources.Processes = func(ctx context.Context) ([]status.Process, error) {
+			m, err := localManager(l, cl)
+			if err != nil {
+				return nil, err
+			}
+			defer m.Close()
+			return collect.Processes(m)(ctx)
+		}
+		return sources
 	}
 }
 

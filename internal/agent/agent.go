@@ -154,6 +154,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("agent: %w", err)
 	}
 	group := supervise.Group{Logger: a.cfg.Logger, Services: []supervise.Service{
+		{Name: "supervisor", Run: a.followSupervisor},
 		{Name: "gossip", Run: a.gossip.Run},
 		{Name: "hints", Run: a.hint},
 		{Name: "watchdog", Run: a.watchdog.Run},
@@ -162,6 +163,18 @@ func (a *Agent) Run(ctx context.Context) error {
 		{Name: "notify", Run: a.notify},
 	}}
 	return group.Run(ctx)
+}
+
+// followSupervisor runs the manager, where that is something that runs: systemd's
+// follows the bus's signals.
+func (a *Agent) followSupervisor(ctx context.Context) error {
+	if r, ok := a.cfg.Manager.(interface {
+		Run(ctx context.Context) error
+	}); ok {
+		return r.Run(ctx)
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // notify tells the supervisor that the agent serves, and then that it is alive

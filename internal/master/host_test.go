@@ -49,6 +49,9 @@ func TestUnits(t *testing.T) {
 			t.Errorf("%s would count as active before it serves", u.Name)
 		}
 	}
+	if got := UnitNames(h.config); !slices.Equal(got, names) {
+		t.Errorf("UnitNames = %v, Units has %v", got, names)
+	}
 	want := "hactl-etcd kube-apiserver hactl-lb podmaster@kube-scheduler podmaster@kube-controller-manager hactl-agent"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("order of starting\n got %s\nwant %s", got, want)

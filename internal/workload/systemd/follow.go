@@ -3,14 +3,17 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// Run follows systemd's signals until ctx ends, so that LastExit is known after a
-// restart too. Without it the Manager works, and forgets that.
+// Run follows systemd's signals until ctx ends, so that Units need not ask, and
+// LastExit is known after a restart too. Without it the Manager works, asks each
+// time, and forgets that.
 func (m *Manager) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := m.follow(ctx); err != nil && ctx.Err() == nil {
@@ -25,27 +28,35 @@ func (m *Manager) Run(ctx context.Context) error {
 }
 
 const (
+	busName         = "org.freedesktop.systemd1"
+	managerIface    = "org.freedesktop.systemd1.Manager"
 	managerPath     = godbus.ObjectPath("/org/freedesktop/systemd1")
 	unitPath        = "/org/freedesktop/systemd1/unit/"
 	serviceIface    = "org.freedesktop.systemd1.Service"
 	propertiesIface = "org.freedesktop.DBus.Properties"
 )
 
-// subscribe connects and makes systemd send the changes of units; the match says
-// of which.
-func subscribe(ctx context.Context, match ...godbus.MatchOption) (*godbus.Conn, <-chan *godbus.Signal, error) {
+// subscribe connects and makes systemd send the changes of the units at paths, and
+// whatever else the matches say.
+func subscribe(ctx context.Context, paths []godbus.ObjectPath, matches ...[]godbus.MatchOption) (*godbus.Conn, <-chan *godbus.Signal, error) {
 	conn, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrNoSystemd, err)
 	}
 	signals := make(chan *godbus.Signal, 256)
 	conn.Signal(signals)
-	match = append(match, godbus.WithMatchInterface(propertiesIface), godbus.WithMatchMember("PropertiesChanged"))
-	if err := conn.AddMatchSignalContext(ctx, match...); err != nil {
-		_ = conn.Close()
-		return nil, nil, fmt.Errorf("match signals: %w", err)
+	for _, p := range paths {
+		matches = append(matches, []godbus.MatchOption{
+			godbus.WithMatchInterface(propertiesIface), godbus.WithMatchMember("PropertiesChanged"), godbus.WithMatchObjectPath(p),
+		})
 	}
-	if err := conn.Object("org.freedesktop.systemd1", managerPath).CallWithContext(ctx, "org.freedesktop.systemd1.Manager.Subscribe", 0).Err; err != nil {
+	for _, match := range matches {
+		if err := conn.AddMatchSignalContext(ctx, match...); err != nil {
+			_ = conn.Close()
+			return nil, nil, fmt.Errorf("match signals: %w", err)
+		}
+	}
+	if err := conn.Object(busName, managerPath).CallWithContext(ctx, managerIface+".Subscribe", 0).Err; err != nil {
 		_ = conn.Close()
 		return nil, nil, fmt.Errorf("subscribe: %w", err)
 	}
@@ -57,7 +68,7 @@ func subscribe(ctx context.Context, match ...godbus.MatchOption) (*godbus.Conn, 
 // nothing is missed from now on.
 func (b *Bound) Watch(ctx context.Context, changed chan<- struct{}) error {
 	path := godbus.ObjectPath(unitPath + dbus.PathBusEscape(FileName(b.name)))
-	conn, signals, err := subscribe(ctx, godbus.WithMatchObjectPath(path))
+	conn, signals, err := subscribe(ctx, []godbus.ObjectPath{path})
 	if err != nil {
 		return err
 	}
@@ -78,17 +89,21 @@ func (b *Bound) Watch(ctx context.Context, changed chan<- struct{}) error {
 	}
 }
 
-// follow records ends of main processes until the connection or ctx ends.
+// follow records what changes until the connection or ctx ends.
 func (m *Manager) follow(ctx context.Context) error {
-	conn, signals, err := subscribe(ctx, godbus.WithMatchPathNamespace("/org/freedesktop/systemd1/unit"), godbus.WithMatchArg(0, serviceIface))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	paths := make(map[godbus.ObjectPath]string, len(m.units))
 	for _, u := range m.units {
 		paths[godbus.ObjectPath(unitPath+dbus.PathBusEscape(FileName(u)))] = u
 	}
+	conn, signals, err := subscribe(ctx, slices.Collect(maps.Keys(paths)),
+		[]godbus.MatchOption{godbus.WithMatchInterface(managerIface), godbus.WithMatchMember("Reloading")},
+		[]godbus.MatchOption{godbus.WithMatchInterface("org.freedesktop.DBus"), godbus.WithMatchMember("NameOwnerChanged"), godbus.WithMatchArg(0, busName)})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	m.following(true)
+	defer m.following(false)
 	for {
 		select {
 		case <-ctx.Done():
@@ -97,13 +112,50 @@ func (m *Manager) follow(ctx context.Context) error {
 			if !ok {
 				return ErrNoSystemd
 			}
-			if unit, exit := exitIn(s, paths); exit != "" {
-				m.mu.Lock()
-				m.last[unit] = exit
-				m.mu.Unlock()
-			}
+			m.heard(s, paths)
 		}
 	}
+}
+
+// heard takes one signal.
+func (m *Manager) heard(s *godbus.Signal, paths map[godbus.ObjectPath]string) {
+	unit, ours := paths[s.Path]
+	if !ours { // systemd itself: whatever we knew may have changed
+		m.following(true)
+		return
+	}
+	if _, exit := exitIn(s, paths); exit != "" {
+		m.mu.Lock()
+		m.last[unit] = exit
+		m.mu.Unlock()
+	}
+	m.touched(unit)
+}
+
+// Changed returns a channel that is closed when a unit changed, or may have. Only
+// while Run follows the signals is it ever closed.
+func (m *Manager) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// touched forgets what is known of a unit.
+func (m *Manager) touched(unit string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known.forget(unit)
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// following says that signals come from now on, or none any more.
+func (m *Manager) following(on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known.follow(on)
+	close(m.changed)
+	m.changed = make(chan struct{})
 }
 
 // exitIn returns the unit whose main process ended, by this signal, and how.

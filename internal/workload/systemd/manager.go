@@ -28,16 +28,22 @@ type Config struct {
 // Manager steers units of this host over D-Bus. It implements
 // workload.Manager. It needs root.
 //
+// While Run follows systemd's signals, Units answers from memory and asks only for
+// what changed; without it, it asks for everything each time.
+//
 // State.Restarts is systemd's NRestarts: automatic ones since the last start by
-// command. State.LastExit outlives the next start only while Run follows
+// command; systemd counts one twice when it is told to reload its units just
+// between the end of a process and the next start. State.LastExit outlives the next start only while Run follows
 // systemd's signals, since systemd itself forgets it.
 type Manager struct {
 	units []string
 	log   *slog.Logger
 
-	mu   sync.Mutex
-	conn *dbus.Conn
-	last map[string]string // unit → why its last process ended
+	mu      sync.Mutex
+	conn    *dbus.Conn
+	last    map[string]string // unit → why its last process ended
+	known   memory
+	changed chan struct{} // closed and replaced when a unit changed
 }
 
 // New returns a Manager; it connects at the first call.
@@ -45,7 +51,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = logging.Discard()
 	}
-	m := &Manager{units: cfg.Units, log: cfg.Logger, last: map[string]string{}}
+	m := &Manager{units: cfg.Units, log: cfg.Logger, last: map[string]string{}, changed: make(chan struct{})}
 	for _, u := range cfg.Units {
 		if !unitName.MatchString(u) {
 			return nil, fmt.Errorf("unit %q: not a unit's name", u)
@@ -118,16 +124,26 @@ func connect(ctx context.Context, dial func(context.Context) (*dbus.Conn, error)
 
 // Units returns the state of every unit.
 func (m *Manager) Units(ctx context.Context) ([]workload.State, error) {
-	conn, err := m.bus(ctx)
-	if err != nil {
-		return nil, err
-	}
 	states := make([]workload.State, 0, len(m.units))
 	for _, u := range m.units {
-		s, err := m.state(ctx, conn, u)
+		m.mu.Lock()
+		s, seen, ok := m.known.recall(u, time.Now())
+		m.mu.Unlock()
+		if ok {
+			states = append(states, s)
+			continue
+		}
+		conn, err := m.bus(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s, err = m.state(ctx, conn, u)
 		if err != nil && !errors.Is(err, workload.ErrNoUnit) {
 			return nil, err
 		}
+		m.mu.Lock()
+		m.known.keep(s, seen, time.Now())
+		m.mu.Unlock()
 		states = append(states, s)
 	}
 	return states, nil
@@ -198,6 +214,7 @@ func (m *Manager) Signal(ctx context.Context, unit string, sig syscall.Signal) e
 	if s.MainPID == 0 {
 		return fmt.Errorf("%s: %w", unit, workload.ErrNotRunning)
 	}
+	defer m.touched(unit)
 	if err := conn.KillUnitWithTarget(ctx, FileName(unit), dbus.All, int32(sig)); err != nil {
 		return fmt.Errorf("signal %s: %w", unit, err)
 	}
@@ -239,6 +256,7 @@ func (m *Manager) job(ctx context.Context, what, unit string, queue func(*dbus.C
 	if err != nil {
 		return err
 	}
+	defer m.touched(unit) // its signals may come later than the job's result
 	result := make(chan string, 1)
 	if err := queue(conn, result); err != nil {
 		return fmt.Errorf("%s %s: %w", what, unit, err)
