@@ -63,8 +63,9 @@ func runPreflight(c *cli.Context, e *env) error {
 	}
 	cfg := preflight.Config{Name: c.String("name"), Layout: layoutOf(c)}
 	cfg.Cluster, cfg.ClusterErr = loadCluster(c.String("config"), cfg.Layout)
-	facts := preflight.Gather(c.Context, cfg)
-	if err := c.Context.Err(); err != nil {
+	ctx := c.Context
+	facts := preflight.Gather(ctx, cfg)
+	if err := ctx.Err(); err != nil {
 		return err // what was not looked at to the end is not the machine's fault
 	}
 	report := preflight.NewReport(facts, ignore)
