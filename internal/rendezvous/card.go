@@ -34,6 +34,9 @@ type Card struct {
 	Phase      Phase  `json:"phase"`
 	Cluster    string `json:"cluster,omitempty"` // etcd's cluster id, when Member
 	Serving    bool   `json:"serving,omitempty"` // an agent speaks, not a bootstrap that is under way
+	// Without names, sorted and joined by commas, the masters of which the user said
+	// that they are not there at the founding: who was told something else must know.
+	Without string `json:"without,omitempty"`
 	// Clock is when this was said, by the machine's own clock. The Node sets it.
 	Clock time.Time `json:"clock"`
 }
@@ -71,7 +74,7 @@ func (c Card) check() error {
 	var errs []error
 	for _, f := range []struct{ name, value string }{
 		{"name", c.Name}, {"address", c.Address}, {"machine", c.Machine}, {"release", c.Release},
-		{"Kubernetes version", c.Kubernetes}, {"configuration's hash", c.Config}, {"cluster id", c.Cluster},
+		{"Kubernetes version", c.Kubernetes}, {"configuration's hash", c.Config}, {"cluster id", c.Cluster}, {"without", c.Without},
 	} {
 		if len(f.value) > maxField || !printable(f.value) {
 			errs = append(errs, fmt.Errorf("%s: not printable, or longer than %d bytes", f.name, maxField))

@@ -20,6 +20,12 @@ type Options struct {
 	// Version of systemd; 0: an old one. From 254 on the pauses between restarts
 	// grow.
 	Version int
+	// Fingerprint of what else decides how the unit runs, such as the part of a
+	// configuration that its program reads: when it changes, so does the file.
+	// Systemd does not look at it. Empty: none.
+	Fingerprint string
+	// Target that starts the unit; empty: multi-user.target.
+	Target string
 }
 
 var unitName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:_.\\-]*(@[A-Za-z0-9:_.\\-]+)?$`)
@@ -49,7 +55,15 @@ func Render(u workload.Unit, box Sandbox, opt Options) ([]byte, error) {
 	r.resources(box)
 	r.confine(u, box)
 	r.section("Install")
-	r.set("WantedBy", "multi-user.target")
+	target := opt.Target
+	if target == "" {
+		target = "multi-user.target"
+	}
+	r.words("WantedBy", false, target)
+	if opt.Fingerprint != "" {
+		r.section("X-Hactl")
+		r.words("Fingerprint", false, opt.Fingerprint)
+	}
 	if err := errors.Join(r.errs...); err != nil {
 		return nil, err
 	}
@@ -131,6 +145,9 @@ func (r *renderer) life(u workload.Unit, box Sandbox, opt Options) {
 		r.set("NotifyAccess", "main")
 	}
 	r.words("ExecStart", true, u.Exec...)
+	if box.WorkingDir != "" {
+		r.text("WorkingDirectory", box.WorkingDir)
+	}
 	for _, kv := range u.Env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
 			r.fault("env: %q is not KEY=value", kv)

@@ -25,6 +25,8 @@ type Sandbox struct {
 	// OOMScoreAdjust is how soon it is killed when memory is short, -1000 (never)
 	// to 1000.
 	OOMScoreAdjust int
+	// WorkingDir is where it stands; empty: in the root, which it cannot write.
+	WorkingDir string
 	// SocketUnit names the socket unit that hands over its listeners; empty: none.
 	SocketUnit string
 }
@@ -45,7 +47,9 @@ func SandboxOf(l layout.Layout, unit string) Sandbox {
 	switch {
 	case unit == unitEtcd:
 		// etcd first: everything waits for its disk. It is never the one to kill.
-		return Sandbox{ReadWrite: []string{l.State(), run, logs}, Nice: -10, OOMScoreAdjust: -900}
+		// Before it listens on its abstract socket it removes a file of that name,
+		// which a read-only folder refuses even where there is none.
+		return Sandbox{ReadWrite: []string{l.State(), run, logs}, WorkingDir: l.State(), Nice: -10, OOMScoreAdjust: -900}
 	case unit == unitAPIServer:
 		return Sandbox{ReadWrite: []string{logs}, Chown: true, OOMScoreAdjust: -800}
 	case unit == unitBalancer:
