@@ -40,10 +40,12 @@ func newApp(e *env) *cli.App {
 		},
 		Commands: strict([]*cli.Command{
 			agentCommand(e),
+			bootstrapCommand(e),
 			certCommand(e),
 			configCommand(e),
 			devCommand(e),
 			etcdCommand(e),
+			joinCommand(e),
 			kubeconfigCommand(e),
 			lbCommand(e),
 			preflightCommand(e),

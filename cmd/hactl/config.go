@@ -37,6 +37,7 @@ func configCommand(e *env) *cli.Command {
 				Flags:  []cli.Flag{rootFlag(), jsonFlag("text")},
 				Action: func(c *cli.Context) error { return configValidate(c, e) },
 			},
+			renderUnitsCommand(e),
 			{
 				Name:  "show",
 				Usage: "print the configuration in force: the file, its drop-ins and the defaults together",

@@ -19,9 +19,9 @@ const Module = "github.com/hactl/hactl/"
 var floors = map[string]int{
 	"cmd": 5, "test": 5, "bench": 6,
 
-	"internal/agent": 4, "internal/dev": 4,
+	"internal/agent": 4, "internal/dev": 4, "internal/bootstrap": 4,
 
-	"internal/api": 3, "internal/dashboard": 3, "internal/singleton": 3, "internal/bootstrap": 3,
+	"internal/api": 3, "internal/dashboard": 3, "internal/singleton": 3,
 	"internal/master": 3, "internal/collect": 3, "internal/preflight": 3,
 
 	"internal/etcdcluster": 2, "internal/lease": 2, "internal/lb": 2, "internal/watchdog": 2,

@@ -1,0 +1,278 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hactl/hactl/internal/exitcode"
+	"github.com/hactl/hactl/internal/master"
+	"github.com/hactl/hactl/internal/pki"
+	"github.com/hactl/hactl/internal/rendezvous"
+	"github.com/hactl/hactl/internal/version"
+)
+
+// differGrace is how long another configuration is waited for to be corrected:
+// a file that is being copied, an agent that is about to read it.
+const differGrace = 10 * time.Second
+
+// phase is what the machine's card says, read from several goroutines.
+type phase struct {
+	mu sync.Mutex
+	v  rendezvous.Phase
+}
+
+func (p *phase) get() rendezvous.Phase {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.v
+}
+
+func (p *phase) set(v rendezvous.Phase) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.v = v
+}
+
+// meet goes to the meeting. A machine that is a member already has nothing to ask
+// there, and its agent may be at it.
+func (r *run) meet(ctx context.Context) (string, error) {
+	if r.own.get() == rendezvous.Member || r.own.get() == rendezvous.Removed {
+		return "", nil
+	}
+	token, err := pki.ReadToken(r.cfg.Layout.Under(r.cluster.Token.File))
+	if err != nil {
+		return "", err
+	}
+	key, err := rendezvous.Key(token, r.cluster.Name)
+	if err != nil {
+		return "", err
+	}
+	machine, err := rendezvous.MachineID(r.cfg.Layout)
+	if err != nil {
+		return "", err
+	}
+	without := slices.Clone(r.cfg.Without)
+	slices.Sort(without)
+	card := rendezvous.Card{
+		Name: r.self.Name, Address: r.self.Address, Machine: machine, Release: version.Release,
+		Kubernetes: r.cluster.Kubernetes.Version, Config: rendezvous.HashConfig(r.text), Without: strings.Join(without, ","),
+	}
+	cfg := rendezvous.Config{
+		Name: r.self.Name, Cluster: r.cluster.Name, Bind: r.cluster.JoinAddress(r.self), Key: key,
+		Card: func() rendezvous.Card {
+			c := card
+			c.Phase = r.own.get()
+			return c
+		},
+		Config:  func() ([]byte, error) { return r.text, nil },
+		Secrets: func() (rendezvous.Secrets, error) { return master.ReadSecrets(r.cfg.Layout, r.cluster) },
+		Logger:  r.cfg.Logger,
+	}
+	for _, m := range r.cluster.Masters {
+		cfg.Seeds = append(cfg.Seeds, r.cluster.JoinAddress(m))
+	}
+	return "", r.openMeeting(ctx, cfg)
+}
+
+func (r *run) openMeeting(ctx context.Context, cfg rendezvous.Config) error {
+	m, err := r.cfg.Meet(cfg)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	r.meeting, r.meetingEnded = m, ended
+	r.leave = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.cfg.Logger.Warn("the meeting", "err", err)
+		}
+	})
+	return nil
+}
+
+func (r *run) endMeeting() { r.leave() }
+
+// say tells the others what this machine has become.
+func (r *run) become(p rendezvous.Phase) {
+	r.own.set(p)
+	if r.meeting != nil {
+		r.meeting.Refresh()
+	}
+}
+
+// decide asks Decide again and again until it says something else than to wait.
+func (r *run) decide(ctx context.Context) (Next, error) {
+	var differs time.Time
+	for {
+		seen, changed, err := r.look()
+		if err != nil {
+			return Next{}, err
+		}
+		n := Decide(r.situation(seen))
+		switch {
+		case n.Do == Refuse:
+			return n, exitcode.Errorf(exitcode.Refused, "%s", n.Why).WithHint("%s", n.Hint)
+		case n.Do != Wait:
+			return n, r.check(ctx, seen)
+		case len(n.Differs) == 0:
+			differs = time.Time{}
+		case differs.IsZero():
+			differs = time.Now()
+		case time.Since(differs) > differGrace:
+			return n, r.different(ctx, n)
+		}
+		why := n.Why
+		if u := r.unmet(); u != "" && len(n.Differs) == 0 {
+			why += "; " + u
+		}
+		r.waitFor(why)
+		select {
+		case <-ctx.Done():
+			return n, timedOut(ctx, why, n.Hint)
+		case err := <-r.meetingEnded:
+			r.meetingEnded <- err
+			return n, fmt.Errorf("the meeting ended: %w", err)
+		case <-changed:
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// look returns who is at the meeting. Two machines of one name are a mistake that
+// nothing can be decided on.
+func (r *run) look() ([]rendezvous.Seen, <-chan struct{}, error) {
+	if r.meeting == nil {
+		return nil, nil, nil
+	}
+	if err := r.meeting.Conflicts(); err != nil {
+		return nil, nil, exitcode.Errorf(exitcode.Refused, "%w", err).
+			WithHint("each machine is one master, with its own name and address: --name, and the addresses in cluster.yaml")
+	}
+	seen, changed := r.meeting.Cards()
+	return seen, changed, nil
+}
+
+// unmet says who is there and does not understand us: another token.
+func (r *run) unmet() string {
+	if r.meeting == nil {
+		return ""
+	}
+	var strangers []string
+	for _, u := range r.meeting.Unmet() {
+		if u.Stranger {
+			strangers = append(strangers, u.Address)
+		}
+	}
+	if len(strangers) == 0 {
+		return ""
+	}
+	return "at " + list(strangers) + " somebody answers who has another token, or another cluster's name"
+}
+
+func (r *run) situation(seen []rendezvous.Seen) Situation {
+	s := Situation{
+		Self: r.self.Name, Config: rendezvous.HashConfig(r.text), Own: r.own.get(),
+		Without: r.cfg.Without, JoinOnly: r.cfg.JoinOnly,
+	}
+	for _, m := range r.cluster.Masters {
+		s.Masters = append(s.Masters, m.Name)
+	}
+	for _, c := range seen {
+		o := Other{Name: c.Name, Phase: c.Phase, Config: c.Config, Alive: c.Alive}
+		if c.Without != "" {
+			o.Without = strings.Split(c.Without, ",")
+		}
+		s.Others = append(s.Others, o)
+	}
+	return s
+}
+
+// different is the error about another configuration, with what differs.
+func (r *run) different(ctx context.Context, n Next) error {
+	var b strings.Builder
+	for _, name := range n.Differs {
+		theirs, err := r.meeting.ConfigOf(ctx, name)
+		if err != nil {
+			fmt.Fprintf(&b, "\n%s does not show its configuration: %v", name, err)
+			continue
+		}
+		fmt.Fprintf(&b, "\n--- %s\n+++ %s\n%s", r.self.Name, name, diff(string(r.text), string(theirs)))
+	}
+	return exitcode.Errorf(exitcode.Refused, "%s%s", n.Why, b.String()).WithHint("%s", n.Hint)
+}
+
+// secrets makes or fetches what all masters share.
+func (r *run) secrets(ctx context.Context) (string, error) {
+	if p := r.own.get(); p != rendezvous.Fresh {
+		if p == rendezvous.Removed {
+			_, err := r.decide(ctx)
+			return "", err
+		}
+		return "the cluster's keys are here", nil
+	}
+	for {
+		n, err := r.decide(ctx)
+		if err != nil {
+			return "", err
+		}
+		note := ""
+		switch n.Do {
+		case MakeSecrets:
+			if _, err := master.EnsureSecrets(r.cfg.Layout, r.cluster); err != nil {
+				return "", err
+			}
+			note = "the cluster's keys are made: " + n.Why
+		case FetchSecrets:
+			from, err := r.fetch(ctx, n.From)
+			if err != nil {
+				r.waitFor(err.Error())
+				if !pause(ctx) {
+					return "", timedOut(ctx, err.Error(), n.Hint)
+				}
+				continue
+			}
+			note = "the cluster's keys are fetched from " + from
+		default:
+			return "", fmt.Errorf("no keys, and told to %s", n.Do)
+		}
+		r.become(rendezvous.Holding)
+		return note, nil
+	}
+}
+
+// fetch asks one after the other for the secrets, and keeps them. What is here
+// and differs is a fault that asking others does not mend.
+func (r *run) fetch(ctx context.Context, from []string) (string, error) {
+	var errs []error
+	for _, name := range from {
+		s, err := r.meeting.SecretsOf(ctx, name)
+		if err == nil {
+			err = master.WriteSecrets(r.cfg.Layout, r.cluster, s)
+		}
+		if err == nil {
+			return name, nil
+		}
+		errs = append(errs, fmt.Errorf("keys from %s: %w", name, err))
+	}
+	return "", errors.Join(errs...)
+}
+
+// pauseTime is between two tries of something that others must make possible.
+const pauseTime = 300 * time.Millisecond
+
+// pause waits a little; false: ctx has ended.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(pauseTime):
+		return true
+	}
+}
