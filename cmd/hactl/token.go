@@ -2,11 +2,16 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/hactl/hactl/internal/pki"
 )
+
+// defaultTokenTTL is long enough to bring up a cluster, and short enough that a
+// token which lies around is worth nothing soon.
+const defaultTokenTTL = 24 * time.Hour
 
 func tokenCommand(e *env) *cli.Command {
 	return &cli.Command{
@@ -22,7 +27,7 @@ func tokenCommand(e *env) *cli.Command {
 					if err := noArguments(c); err != nil {
 						return err
 					}
-					_, err := fmt.Fprintln(e.stdout, pki.NewToken())
+					_, err := fmt.Fprintln(e.stdout, pki.NewToken(time.Now().Add(defaultTokenTTL)))
 					return err
 				},
 			},

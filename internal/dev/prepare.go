@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/hactl/hactl/internal/atomicfile"
 	"github.com/hactl/hactl/internal/config"
@@ -92,7 +93,7 @@ func (f *Folder) writeCommon(cfg Config) error {
 func (f *Folder) token() (string, error) {
 	token, err := pki.ReadToken(f.Layout(f.MasterNames()[0]).TokenFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return pki.NewToken(), nil
+		return pki.NewToken(time.Time{}), nil
 	}
 	return token, err
 }

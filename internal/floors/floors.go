@@ -28,6 +28,7 @@ var floors = map[string]int{
 	"internal/gossip": 2, "internal/rendezvous": 2, "internal/workload": 2, "internal/backup": 2, "internal/kube": 2,
 
 	"internal/supervise": 1, "internal/pki": 1, "internal/config": 1, "internal/process": 1,
+	"internal/mesh":    1,
 	"internal/kubebin": 1,
 
 	// The balancer is made of parts that know nothing of each other's business.

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/hactl/hactl/internal/mesh"
 )
 
 // delegate is what memberlist calls, with its locks held: it must neither block
@@ -48,7 +50,7 @@ func (n delegate) NotifyLeave(node *memberlist.Node) {
 }
 
 func (n *Node) saw(node *memberlist.Node, state State, tell bool) {
-	addr := joinAddress(node.Addr, node.Port)
+	addr := mesh.Address(node)
 	meta, err := decodeMeta(node.Meta)
 	n.mu.Lock()
 	now := time.Now()
@@ -81,7 +83,7 @@ func (n *Node) saw(node *memberlist.Node, state State, tell bool) {
 
 // NotifyConflict records a second node of one name.
 func (n delegate) NotifyConflict(existing, other *memberlist.Node) {
-	c := Conflict{existing.Name, joinAddress(existing.Addr, existing.Port), joinAddress(other.Addr, other.Port)}
+	c := Conflict{existing.Name, mesh.Address(existing), mesh.Address(other)}
 	n.metrics.conflicts.Inc()
 	n.mu.Lock()
 	now := time.Now()

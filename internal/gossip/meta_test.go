@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -96,37 +95,5 @@ func TestReview(t *testing.T) {
 	}
 	if p.review(late.Add(time.Minute + time.Second)); p.peers["m2"].Conflict != "" {
 		t.Error("an old conflict is still shown")
-	}
-}
-
-func TestLibraryLog(t *testing.T) {
-	out := &lockedBuffer{}
-	n, err := New(Config{
-		Name: "m1", Cluster: "prod", Bind: "127.0.0.1:7946", Key: key,
-		Logger: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelInfo})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	l := n.libraryLogger()
-	l.Writer().(*quiet).now = func() time.Time { return now }
-	count := func() int { return strings.Count(out.String(), "Decrypt packet failed") }
-	for range 100 {
-		l.Print("[ERR] memberlist: Decrypt packet failed: no key from=10.0.0.7:7946")
-		l.Print("[ERR] memberlist: Decrypt packet failed: no key from=10.0.0.8:40123")
-		l.Print("[INFO] memberlist: Suspect m2 has failed, no acks received")
-		l.Print("[DEBUG] memberlist: Initiating push/pull sync with: m2")
-	}
-	if count() != 1 || strings.Count(out.String(), "\n") != 1 {
-		t.Errorf("got\n%s\nwant one line", out)
-	}
-	if n := value(t, n.metrics.troubles); n != 200 {
-		t.Errorf("%v troubles counted, want 200", n)
-	}
-	now = now.Add(sayAgain)
-	l.Print("[ERR] memberlist: Decrypt packet failed: no key from=10.0.0.7:7946")
-	if count() != 2 {
-		t.Errorf("after a minute it is not said again:\n%s", out)
 	}
 }

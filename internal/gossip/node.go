@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/hactl/hactl/internal/mesh"
 )
 
 // Node is this master's part in the gossip.
@@ -22,7 +23,6 @@ type Node struct {
 	picture  picture
 	current  []Peer
 	changed  chan struct{}
-	lines    map[string]line // what memberlist said lately
 	conflict map[string]bool // names whose conflict was logged
 }
 
@@ -35,7 +35,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, newMeta: make(chan struct{}, 1), changed: make(chan struct{}),
-		picture: picture{peers: map[string]*peer{}}, lines: map[string]line{}, conflict: map[string]bool{},
+		picture: picture{peers: map[string]*peer{}}, conflict: map[string]bool{},
 	}
 	var err error
 	if n.meta, err = cfg.Meta.encode(); err != nil {
@@ -103,7 +103,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.cfg.Logger.Info("gossip listens", "master", n.cfg.Name, "address", n.cfg.Bind)
 	var joins sync.WaitGroup
 	n.loop(ctx, ml, &joins)
-	joins.Wait() // each is bounded by streamTimeout
+	joins.Wait() // each is bounded by mesh.StreamTimeout
 	n.goodbye(ml)
 	if err := ml.Shutdown(); err != nil {
 		return fmt.Errorf("gossip on %s: stop: %w", n.cfg.Bind, err)
@@ -127,7 +127,7 @@ func (n *Node) goodbye(ml *memberlist.Memberlist) {
 }
 
 func (n *Node) loop(ctx context.Context, ml *memberlist.Memberlist, joins *sync.WaitGroup) {
-	review := time.NewTicker(probeEvery)
+	review := time.NewTicker(mesh.ProbeEvery)
 	defer review.Stop()
 	rejoin := time.NewTimer(0)
 	defer rejoin.Stop()
@@ -153,15 +153,9 @@ func (n *Node) loop(ctx context.Context, ml *memberlist.Memberlist, joins *sync.
 				done <- struct{}{}
 			})
 		case <-done:
-			rejoin.Reset(jitter(n.cfg.RejoinEvery))
+			rejoin.Reset(mesh.Jitter(n.cfg.RejoinEvery))
 		}
 	}
-}
-
-// jitter spreads d by half, so that masters that lost each other do not all try
-// at the same moment.
-func jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.75 + rand.Float64()/2))
 }
 
 // rejoin tries every configured peer that is not seen, all at the same time.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 
+	"github.com/hactl/hactl/internal/mesh/meshtest"
 	"github.com/hactl/hactl/internal/testwait"
 )
 
@@ -42,103 +42,21 @@ func value(tb testing.TB, m prometheus.Metric) float64 {
 
 var key = bytes.Repeat([]byte{7}, 32)
 
-// wire is a network that can be cut between nodes.
-type wire struct {
-	mu  sync.Mutex
-	cut map[string]bool // addresses that are on the other side
-}
-
-func (w *wire) set(addrs ...string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cut = map[string]bool{}
-	for _, a := range addrs {
-		w.cut[a] = true
-	}
-}
-
-// apart tells whether a and b are on different sides.
-func (w *wire) apart(a, b string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.cut[a] != w.cut[b]
-}
-
-// plug is one node's end of a wire.
-type plug struct {
-	memberlist.NodeAwareTransport
-	wire *wire
-	self string
-}
-
-func (p *plug) WriteTo(b []byte, addr string) (time.Time, error) {
-	return p.WriteToAddress(b, memberlist.Address{Addr: addr})
-}
-
-func (p *plug) WriteToAddress(b []byte, addr memberlist.Address) (time.Time, error) {
-	if p.wire.apart(p.self, addr.Addr) {
-		return time.Now(), nil // lost on the way
-	}
-	return p.NodeAwareTransport.WriteToAddress(b, addr)
-}
-
-func (p *plug) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	return p.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
-}
-
-func (p *plug) DialAddressTimeout(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	if p.wire.apart(p.self, addr.Addr) {
-		return nil, fmt.Errorf("dial %s: cut", addr.Addr)
-	}
-	return p.NodeAwareTransport.DialAddressTimeout(addr, timeout)
-}
-
 // testNode is a node that can be started again.
 type testNode struct {
 	tb   testing.TB
 	cfg  Config
-	log  *lockedBuffer
+	log  *meshtest.Log
 	node *Node
 	stop func()
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// freeAddress claims a loopback address until the test ends.
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	for {
-		ip := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-		claim, err := net.Listen("tcp", ip+":7945")
-		if err != nil {
-			continue
-		}
-		tb.Cleanup(func() { _ = claim.Close() })
-		return ip + ":7946"
-	}
-}
-
 // newNodes makes n nodes m1, m2, … that know each other's addresses.
-func newNodes(tb testing.TB, n int, w *wire) []*testNode {
+func newNodes(tb testing.TB, n int, w *meshtest.Wire) []*testNode {
 	tb.Helper()
 	var seeds []Seed
 	for i := range n {
-		seeds = append(seeds, Seed{fmt.Sprintf("m%d", i+1), freeAddress(tb)})
+		seeds = append(seeds, Seed{fmt.Sprintf("m%d", i+1), meshtest.FreeAddress(tb, 7946)})
 	}
 	var nodes []*testNode
 	for _, s := range seeds {
@@ -147,9 +65,9 @@ func newNodes(tb testing.TB, n int, w *wire) []*testNode {
 	return nodes
 }
 
-func newNode(tb testing.TB, self Seed, seeds []Seed, w *wire) *testNode {
+func newNode(tb testing.TB, self Seed, seeds []Seed, w *meshtest.Wire) *testNode {
 	tb.Helper()
-	t := &testNode{tb: tb, log: &lockedBuffer{}}
+	t := &testNode{tb: tb, log: &meshtest.Log{}}
 	t.cfg = Config{
 		Name: self.Name, Cluster: "prod", Bind: self.Address, Key: key, Peers: seeds,
 		Meta: Meta{Version: "v1", APIServer: strings.Replace(self.Address, ":7946", ":6444", 1)}, RejoinEvery: 200 * time.Millisecond,
@@ -157,9 +75,7 @@ func newNode(tb testing.TB, self Seed, seeds []Seed, w *wire) *testNode {
 		Registerer: prometheus.NewRegistry(),
 	}
 	if w != nil {
-		t.cfg.wrap = func(nt memberlist.NodeAwareTransport) memberlist.Transport {
-			return &plug{NodeAwareTransport: nt, wire: w, self: self.Address}
-		}
+		t.cfg.wrap = w.Plug(self.Address)
 	}
 	return t
 }
@@ -277,12 +193,12 @@ func TestThreeNodes(t *testing.T) {
 }
 
 func TestPartition(t *testing.T) {
-	w := &wire{}
+	w := &meshtest.Wire{}
 	nodes := newNodes(t, 3, w)
 	m1, m2, m3 := nodes[0], nodes[1], nodes[2]
 	startAll(nodes)
 
-	w.set(m3.cfg.Bind)
+	w.Set(m3.cfg.Bind)
 	m1.waitPeer("m3", Dead)
 	m2.waitPeer("m3", Dead)
 	m3.waitPeer("m1", Dead)
@@ -294,7 +210,7 @@ func TestPartition(t *testing.T) {
 		t.Errorf("the loss was logged %d times, want once:\n%s", n, m1.log)
 	}
 
-	w.set()
+	w.Set()
 	for _, n := range nodes {
 		for _, o := range nodes {
 			n.waitPeer(o.cfg.Name, Alive)
@@ -307,7 +223,7 @@ func TestNewAddressUnderAnOldName(t *testing.T) {
 	startAll(nodes)
 	nodes[2].stop() // says goodbye, so its name is free at once
 	nodes[0].waitPeer("m3", Left)
-	moved := newNode(t, Seed{"m3", freeAddress(t)}, nodes[0].cfg.Peers, nil)
+	moved := newNode(t, Seed{"m3", meshtest.FreeAddress(t, 7946)}, nodes[0].cfg.Peers, nil)
 	moved.start()
 	testwait.For(t, "m3 at its new address", patience, func() error {
 		if p := nodes[0].peer("m3"); p.State != Alive || p.Address != moved.cfg.Bind {
@@ -320,7 +236,7 @@ func TestNewAddressUnderAnOldName(t *testing.T) {
 func TestTwoOfOneName(t *testing.T) {
 	nodes := newNodes(t, 2, nil)
 	startAll(nodes)
-	twin := newNode(t, Seed{"m2", freeAddress(t)}, nodes[0].cfg.Peers, nil)
+	twin := newNode(t, Seed{"m2", meshtest.FreeAddress(t, 7946)}, nodes[0].cfg.Peers, nil)
 	twin.start()
 	testwait.For(t, "m1 to see the conflict", patience, func() error {
 		if p := nodes[0].peer("m2"); p.Conflict == "" {
@@ -350,21 +266,21 @@ func TestStrangersAreIgnored(t *testing.T) {
 	nodes := newNodes(t, 2, nil)
 	startAll(nodes)
 	seeds := nodes[0].cfg.Peers
-	wrongKey := newNode(t, Seed{"x1", freeAddress(t)}, seeds, nil)
+	wrongKey := newNode(t, Seed{"x1", meshtest.FreeAddress(t, 7946)}, seeds, nil)
 	wrongKey.cfg.Key = bytes.Repeat([]byte{8}, 32)
-	otherCluster := newNode(t, Seed{"x2", freeAddress(t)}, seeds, nil)
+	otherCluster := newNode(t, Seed{"x2", meshtest.FreeAddress(t, 7946)}, seeds, nil)
 	otherCluster.cfg.Cluster = "test"
 	wrongKey.start()
 	otherCluster.start()
 
 	// One with the label and no key at all, and plain rubbish.
 	plain := memberlist.DefaultLANConfig()
-	host, _, err := net.SplitHostPort(freeAddress(t))
+	host, _, err := net.SplitHostPort(meshtest.FreeAddress(t, 7946))
 	if err != nil {
 		t.Fatal(err)
 	}
 	plain.Name, plain.Label, plain.BindAddr, plain.BindPort, plain.AdvertisePort = "x3", "prod", host, 7946, 7946
-	plain.LogOutput = &lockedBuffer{}
+	plain.LogOutput = &meshtest.Log{}
 	ml, err := memberlist.Create(plain)
 	if err != nil {
 		t.Fatal(err)

@@ -3,9 +3,10 @@ package gossip
 import (
 	"cmp"
 	"maps"
-	"net"
 	"slices"
 	"time"
+
+	"github.com/hactl/hactl/internal/mesh"
 )
 
 // State is how a peer looks from here.
@@ -44,7 +45,7 @@ type peer struct {
 // suspectAfter is how long a peer may be silent before it is suspect: three
 // rounds of probes, and the time of one.
 func suspectAfter(nodes int) time.Duration {
-	return 3*probeEvery*time.Duration(max(1, nodes-1)) + probeTimeout
+	return 3*mesh.ProbeEvery*time.Duration(max(1, nodes-1)) + mesh.ProbeTimeout
 }
 
 // picture is the mutable state behind Peers, under the node's lock.
@@ -103,8 +104,4 @@ func (p *picture) list() []Peer {
 	}
 	slices.SortFunc(out, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
 	return out
-}
-
-func joinAddress(ip net.IP, port uint16) string {
-	return (&net.TCPAddr{IP: ip, Port: int(port)}).String()
 }

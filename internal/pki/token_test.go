@@ -9,14 +9,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hactl/hactl/internal/exitcode"
 )
 
+func format(secret []byte) string { return token{secret: secret}.format() }
+
 func TestTokensDifferAndAreGood(t *testing.T) {
 	seen := map[string]bool{}
 	for range 1000 {
-		tok := NewToken()
+		tok := NewToken(time.Time{})
 		if err := CheckToken(tok); err != nil || seen[tok] {
 			t.Fatalf("%s: %v, twice %v", tok, err, seen[tok])
 		}
@@ -25,7 +28,7 @@ func TestTokensDifferAndAreGood(t *testing.T) {
 }
 
 func TestWeakTokensAreRefused(t *testing.T) {
-	good := NewToken()
+	good := NewToken(time.Time{})
 	flipped := []byte(good)
 	flipped[len(tokenPrefix)+3] ^= 1
 	cases := map[string]struct{ token, want string }{
@@ -37,11 +40,11 @@ func TestWeakTokensAreRefused(t *testing.T) {
 		"cut in half":     {good[:20], "check sum"},
 		"mistyped":        {string(flipped), "check sum"},
 		"upper case":      {strings.ToUpper(good), "begin with"},
-		"16 bytes":        {formatToken([]byte("0123456789abcdef")), "32 bytes"},
-		"none":            {formatToken(nil), "32 bytes"},
-		"zeros":           {formatToken(make([]byte, 32)), "not random"},
-		"a pattern":       {formatToken(bytes.Repeat([]byte("0123456789abcde!"), 2)[:32]), ""},
-		"a short pattern": {formatToken(bytes.Repeat([]byte("secret!!"), 4)), "not random"},
+		"16 bytes":        {format([]byte("0123456789abcdef")), "32 bytes"},
+		"none":            {format(nil), "32 bytes"},
+		"zeros":           {format(make([]byte, 32)), "not random"},
+		"a pattern":       {format(bytes.Repeat([]byte("0123456789abcde!"), 2)[:32]), ""},
+		"a short pattern": {format(bytes.Repeat([]byte("secret!!"), 4)), "not random"},
 		"not base64":      {tokenPrefix + "!" + "." + tokenSum("!"), "32 bytes"},
 	}
 	for name, c := range cases {
@@ -89,7 +92,7 @@ func TestDerivedKeys(t *testing.T) {
 	if derive(token, "gossip prod", 32) == derive(token, "gossip test", 32) {
 		t.Error("two purposes, one key")
 	}
-	if derive(token, "a", 32) == derive(NewToken(), "a", 32) {
+	if derive(token, "a", 32) == derive(NewToken(time.Time{}), "a", 32) {
 		t.Error("two tokens, one key")
 	}
 	for _, bad := range []struct {
@@ -105,7 +108,7 @@ func TestDerivedKeys(t *testing.T) {
 func TestReadToken(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "token")
-	token := NewToken()
+	token := NewToken(time.Time{})
 	write := func(text string, mode os.FileMode) {
 		t.Helper()
 		put(t, file, text)
@@ -140,18 +143,84 @@ func TestReadToken(t *testing.T) {
 	refused("a folder", dir, "not a file", "", exitcode.Usage)
 }
 
+func TestTokensEnd(t *testing.T) {
+	end := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	text := NewToken(end.Add(400 * time.Millisecond))
+	if until, err := TokenUntil(text); err != nil || !until.Equal(end) {
+		t.Errorf("until %v, %v; want %v", until, err, end)
+	}
+	if err := TokenValid(text, end.Add(-time.Second)); err != nil {
+		t.Errorf("a second before its end: %v", err)
+	}
+	for _, now := range []time.Time{end, end.Add(time.Hour)} {
+		err := TokenValid(text, now)
+		if !errors.Is(err, ErrTokenExpired) || exitcode.Of(err) != exitcode.Refused || !strings.Contains(err.Error(), "2026-11-23T12:00:00Z") {
+			t.Errorf("at %v: %v", now, err)
+		}
+	}
+	none := NewToken(time.Time{})
+	if until, err := TokenUntil(none); err != nil || !until.IsZero() {
+		t.Errorf("one without an end: %v, %v", until, err)
+	}
+	if err := TokenValid(none, end.AddDate(1000, 0, 0)); err != nil {
+		t.Error(err)
+	}
+	if err := TokenValid("x", end); !errors.Is(err, ErrToken) {
+		t.Errorf("rubbish: %v", err)
+	}
+}
+
+// Whoever writes a later end into a token has one that fits to nobody's.
+func TestTheEndIsPartOfTheKey(t *testing.T) {
+	tok, err := parseToken(NewToken(time.Unix(1800000000, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]bool{}
+	for _, until := range []int64{1800000000, 1800000001, 0} {
+		tok.until = until
+		key, err := DeriveKey(tok.format(), "gossip", 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[string(key)] = true
+	}
+	if len(keys) != 3 {
+		t.Errorf("%d keys of 3 ends", len(keys))
+	}
+	body := base64.RawURLEncoding.EncodeToString(tok.secret)
+	for _, end := range []string{"0", "-1", "+1", "01", "", "x", "253402300800", "99999999999999999999", "1.1"} {
+		text := tokenPrefix + end + "." + body + "." + tokenSum(end+"."+body)
+		if _, err := parseToken(text); !errors.Is(err, ErrToken) {
+			t.Errorf("end %q: %v", end, err)
+		}
+	}
+}
+
+func TestFingerprintsTellTokensApart(t *testing.T) {
+	a, b := NewToken(time.Time{}), NewToken(time.Time{})
+	fa, err := TokenFingerprint(a)
+	if err != nil || len(fa) != 8 {
+		t.Fatalf("%q, %v", fa, err)
+	}
+	if fb, _ := TokenFingerprint(b); fa == fb || strings.Contains(a, fa) {
+		t.Errorf("%s and %s", fa, fb)
+	}
+}
+
 func FuzzCheckToken(f *testing.F) {
-	f.Add(NewToken())
+	f.Add(NewToken(time.Time{}))
 	f.Add("")
 	f.Add("hactl1..")
-	f.Add(formatToken(make([]byte, 32)))
+	f.Add(NewToken(time.Unix(1800000000, 0)))
+	f.Add(format(make([]byte, 32)))
 	f.Fuzz(func(t *testing.T, text string) {
 		if CheckToken(text) != nil {
 			return
 		}
-		secret, err := parseToken(text)
-		if err != nil || formatToken(secret) != strings.TrimSpace(text) {
-			t.Errorf("%q is accepted but prints as %q", text, formatToken(secret))
+		tok, err := parseToken(text)
+		if err != nil || tok.format() != strings.TrimSpace(text) {
+			t.Errorf("%q is accepted but prints as %q", text, tok.format())
 		}
 	})
 }

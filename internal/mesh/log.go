@@ -1,8 +1,10 @@
-package gossip
+package mesh
 
 import (
 	"log"
+	"log/slog"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/hactl/hactl/internal/logging"
@@ -22,15 +24,22 @@ type line struct {
 var particular = regexp.MustCompile(`[0-9a-fA-F.:\[\]]*[0-9][0-9a-fA-F.:\[\]]*`)
 
 // libraryLogger bridges memberlist's log: warnings and errors, each kind once
-// a minute; everything, at the level debug.
-func (n *Node) libraryLogger() *log.Logger {
-	return log.New(&quiet{n: n, now: time.Now, next: logging.Std(n.cfg.Logger.With("master", n.cfg.Name))}, "", 0)
+// a minute; everything, at the level debug. trouble is called for each warning
+// and error.
+func libraryLogger(l *slog.Logger, trouble func()) *log.Logger {
+	return log.New(&quiet{
+		logger: l, trouble: trouble, now: time.Now, next: logging.Std(l), lines: map[string]line{},
+	}, "", 0)
 }
 
 type quiet struct {
-	n    *Node
-	now  func() time.Time
-	next *log.Logger
+	logger  *slog.Logger
+	trouble func()
+	now     func() time.Time
+	next    *log.Logger
+
+	mu    sync.Mutex
+	lines map[string]line // what was said lately
 }
 
 var severe = regexp.MustCompile(`^\[(ERR|ERROR|WARN)\] `)
@@ -45,29 +54,34 @@ func (q *quiet) Write(p []byte) (int, error) {
 		q.next.Print(text)
 		return len(p), nil
 	}
-	q.n.metrics.troubles.Inc()
-	kind := particular.ReplaceAllString(text, "#")
-	now := q.now()
-	q.n.mu.Lock()
-	l, known := q.n.lines[kind]
-	say := !known || now.Sub(l.at) >= sayAgain
-	unsaid := l.unsaid
-	if say {
-		l = line{at: now}
-	} else {
-		l.unsaid++
-	}
-	if len(q.n.lines) > 1000 { // strangers choose the words
-		clear(q.n.lines)
-	}
-	q.n.lines[kind] = l
-	q.n.mu.Unlock()
+	q.trouble()
+	say, unsaid := q.note(particular.ReplaceAllString(text, "#"))
 	if !say {
 		return len(p), nil
 	}
 	q.next.Print(text)
 	if unsaid > 0 {
-		q.n.cfg.Logger.Debug("gossip: lines like the last were left out", "master", q.n.cfg.Name, "count", unsaid)
+		q.logger.Debug("lines like the last were left out", "count", unsaid)
 	}
 	return len(p), nil
+}
+
+// note counts a line of one kind, and tells whether to say it and how many were
+// not said since the last.
+func (q *quiet) note(kind string) (say bool, unsaid int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.now()
+	l, known := q.lines[kind]
+	say, unsaid = !known || now.Sub(l.at) >= sayAgain, l.unsaid
+	if say {
+		l = line{at: now}
+	} else {
+		l.unsaid++
+	}
+	if len(q.lines) > 1000 { // strangers choose the words
+		clear(q.lines)
+	}
+	q.lines[kind] = l
+	return say, unsaid
 }
