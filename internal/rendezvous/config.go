@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/hactl/hactl/internal/logging"
+	"github.com/hactl/hactl/internal/mesh"
 )
 
 // Config says who this machine is and whom it looks for. All but Seeds, Logger
@@ -51,14 +52,8 @@ func (c Config) validate() error {
 	if c.Name == "" {
 		bad("Name is missing")
 	}
-	if c.Cluster == "" || len(c.Cluster) > memberlist.LabelMaxSize {
-		bad("Cluster %q: want 1 to %d bytes", c.Cluster, memberlist.LabelMaxSize)
-	}
-	if _, err := netip.ParseAddrPort(c.Bind); err != nil {
-		bad("Bind %q: want IP:PORT", c.Bind)
-	}
-	if len(c.Key) != 32 {
-		bad("Key has %d bytes, want 32", len(c.Key))
+	if err := c.mesh("-", nil).Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("rendezvous: %w", err))
 	}
 	for _, s := range c.Seeds {
 		if _, err := netip.ParseAddrPort(s); err != nil {
@@ -69,4 +64,11 @@ func (c Config) validate() error {
 		bad("Card, Config and Secrets must be given")
 	}
 	return errors.Join(errs...)
+}
+
+func (c Config) mesh(node string, trouble func()) mesh.Config {
+	return mesh.Config{
+		Name: node, Cluster: c.Cluster, Bind: c.Bind, Key: c.Key, PushPullEvery: pushPullEvery,
+		Logger: c.Logger.With("master", c.Name, "mesh", "rendezvous"), Trouble: trouble, Wrap: c.wrap,
+	}
 }
