@@ -186,6 +186,7 @@ func meet(ms ...*machine) {
 }
 
 func TestThreeMeetOneLate(t *testing.T) {
+	t.Parallel()
 	ms := machines(t, 3, nil)
 	start(ms[:2]...)
 	meet(ms[:2]...)
@@ -231,6 +232,7 @@ func TestThreeMeetOneLate(t *testing.T) {
 var secrets = Secrets{"etc/kubernetes/pki/ca.key": []byte("the CA's key \x00\xff"), "etc/kubernetes/pki/ca.crt": bytes.Repeat([]byte("c"), 30<<10)}
 
 func TestSecretsAreHandedOver(t *testing.T) {
+	t.Parallel()
 	ms := machines(t, 2, nil)
 	start(ms...)
 	meet(ms...)
@@ -270,6 +272,7 @@ func (m *machine) refusal() string {
 }
 
 func TestAnotherConfigGetsNoSecrets(t *testing.T) {
+	t.Parallel()
 	ms := machines(t, 2, nil)
 	other := *ms[1].config
 	other.Kubernetes.Version = "v1.35.4"
@@ -299,6 +302,7 @@ func TestAnotherConfigGetsNoSecrets(t *testing.T) {
 }
 
 func TestWhoIsNotInTheConfigGetsNoSecrets(t *testing.T) {
+	t.Parallel()
 	ms := machines(t, 2, nil)
 	ms[0].secrets = secrets
 	address := netip.MustParseAddrPort(meshtest.FreeAddress(t, 7947)).Addr().String()
@@ -316,6 +320,7 @@ func TestWhoIsNotInTheConfigGetsNoSecrets(t *testing.T) {
 }
 
 func TestTwoMachinesOfOneName(t *testing.T) {
+	t.Parallel()
 	ms := machines(t, 3, nil)
 	ms[0].secrets = secrets
 	twin := newMachine(t, "m2", netip.MustParseAddrPort(meshtest.FreeAddress(t, 7947)).Addr().String(), ms[0].config, nil)
@@ -353,6 +358,7 @@ func TestTwoMachinesOfOneName(t *testing.T) {
 }
 
 func TestAnotherTokenSeesNobody(t *testing.T) {
+	t.Parallel()
 	ms := machines(t, 2, nil)
 	wrong := newMachine(t, "m9", netip.MustParseAddrPort(meshtest.FreeAddress(t, 7947)).Addr().String(), ms[0].config, nil)
 	wrong.cfg.Key = bytes.Repeat([]byte{8}, 32)
@@ -386,6 +392,7 @@ func TestAnotherTokenSeesNobody(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	ms := machines(t, 3, nil)
 	ms[0].secrets = secrets
 	start(ms...)
@@ -408,6 +415,7 @@ func TestRestart(t *testing.T) {
 
 // A process that was killed says no goodbye; its successor is no twin.
 func TestKilledAndStartedAgain(t *testing.T) {
+	t.Parallel()
 	w := &meshtest.Wire{}
 	ms := machines(t, 2, w)
 	ms[0].secrets = secrets
@@ -427,6 +435,7 @@ func TestKilledAndStartedAgain(t *testing.T) {
 }
 
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	w := &meshtest.Wire{}
 	ms := machines(t, 3, w)
 	ms[0].secrets = secrets
@@ -448,6 +457,7 @@ func TestPartition(t *testing.T) {
 // A machine that freezes in the middle of a question costs the asker a bounded
 // time; here its answers are lost.
 func TestNoAnswer(t *testing.T) {
+	t.Parallel()
 	w := &meshtest.Wire{}
 	ms := machines(t, 2, w)
 	start(ms...)
@@ -461,14 +471,19 @@ func TestNoAnswer(t *testing.T) {
 }
 
 func TestManyJoinsAndLeavesLeakNothing(t *testing.T) {
-	ms := machines(t, 2, nil)
+	const rounds = 25
+	ms := machines(t, 5, nil)
 	start(ms[0])
-	for i := range 100 {
-		ms[1].start()
-		if i%10 == 0 {
+	for i := range rounds { // four machines a round: a hundred joins and leaves
+		start(ms[1:]...)
+		if i%5 == 0 {
 			meet(ms...)
 		}
-		ms[1].stop()
+		var stops sync.WaitGroup
+		for _, m := range ms[1:] {
+			stops.Go(m.stop)
+		}
+		stops.Wait()
 	}
 	ms[0].node.mu.Lock()
 	entries := len(ms[0].node.picture.others)
@@ -511,7 +526,9 @@ func TestConfigIsChecked(t *testing.T) {
 		`Seeds: "m1:7947"`: func(c *Config) { c.Seeds = []string{"m1:7947"} },
 		"must be given":    func(c *Config) { c.Secrets = nil },
 		"phase":            func(c *Config) { c.Card = func() Card { return Card{Name: "m1", Address: "10.0.0.1", Machine: "x"} } },
-		"card is m2's":     func(c *Config) { c.Card = func() Card { return Card{Name: "m2", Address: "10.0.0.1", Machine: "x", Phase: Fresh} } },
+		"card is m2's": func(c *Config) {
+			c.Card = func() Card { return Card{Name: "m2", Address: "10.0.0.1", Machine: "x", Phase: Fresh} }
+		},
 	} {
 		c := good
 		f(&c)
