@@ -51,6 +51,7 @@ type Agent struct {
 	self     config.Master
 	registry *prometheus.Registry
 	gossip   *gossip.Node
+	meeting  *meeting
 	watchdog *watchdog.Watchdog
 	etcd     *etcdAccess
 	probes   *probes
@@ -58,7 +59,7 @@ type Agent struct {
 }
 
 // New puts the parts together and starts none. It errs when the master's files
-// (token, certificates) are missing or not to be used.
+// (keys, certificates) are missing or not to be used.
 func New(cfg Config) (*Agent, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = logging.Discard()
@@ -82,6 +83,9 @@ func New(cfg Config) (*Agent, error) {
 	if a.gossip, err = a.newGossip(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
+	if a.meeting, err = a.newMeeting(); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
 	if a.watchdog, err = a.newWatchdog(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
@@ -89,11 +93,7 @@ func New(cfg Config) (*Agent, error) {
 }
 
 func (a *Agent) newGossip() (*gossip.Node, error) {
-	token, err := pki.ReadToken(a.cfg.Layout.Under(a.cfg.Cluster.Token.File))
-	if err != nil {
-		return nil, err
-	}
-	key, err := pki.DeriveKey(token, "gossip of cluster "+a.cfg.Cluster.Name, 32)
+	key, err := gossipKey(a.cfg.Layout)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +107,14 @@ func (a *Agent) newGossip() (*gossip.Node, error) {
 		g.Peers = append(g.Peers, gossip.Seed{Name: m.Name, Address: c.GossipAddress(m)})
 	}
 	return gossip.New(g)
+}
+
+func gossipKey(l layout.Layout) ([]byte, error) {
+	store, err := pki.New(pki.Config{Dir: l.PKI()})
+	if err != nil {
+		return nil, err
+	}
+	return store.ReadGossipKey()
 }
 
 // meta is what this master says of itself.
@@ -157,6 +165,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		{Name: "supervisor", Run: a.followSupervisor},
 		{Name: "gossip", Run: a.gossip.Run},
 		{Name: "hints", Run: a.hint},
+		{Name: "meeting", Run: a.meeting.Run},
 		{Name: "watchdog", Run: a.watchdog.Run},
 		{Name: "metrics", Run: func(ctx context.Context) error { return health.Serve(ctx, metrics, endpoints) }},
 		{Name: "api", Run: server.Run},

@@ -3,6 +3,7 @@
 //
 //	gossip ──suspects──▶ the balancer, which probes at once (a hint, never more)
 //	watchdog ──restarts──▶ the supervisor (systemd, or hactl's own in dev)
+//	meeting ──card, configuration, secrets──▶ new machines that hold the token
 //	API ◀── hactl status, on this machine and from the other masters
 //
 // They start in this order and stop in the reverse one, so that nobody asks about

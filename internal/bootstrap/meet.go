@@ -48,6 +48,9 @@ func (r *run) meet(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := pki.TokenValid(token, time.Now()); err != nil {
+		return "", err
+	}
 	key, err := rendezvous.Key(token, r.cluster.Name)
 	if err != nil {
 		return "", err

@@ -14,9 +14,9 @@ import (
 	"github.com/hactl/hactl/internal/atomicfile"
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/etcdcluster"
-	"github.com/hactl/hactl/internal/kube"
 	"github.com/hactl/hactl/internal/master"
 	"github.com/hactl/hactl/internal/pki"
+	"github.com/hactl/hactl/internal/rendezvous"
 	"github.com/hactl/hactl/internal/workload"
 )
 
@@ -35,16 +35,16 @@ func (f *Folder) prepare(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	cas, err := f.secrets(loaded)
+	secrets, err := f.secrets(loaded)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := f.prepareMaster(loaded, name, cas, cfg.Programs); err != nil {
+		if err := f.prepareMaster(loaded, name, secrets, cfg.Programs); err != nil {
 			return fmt.Errorf("prepare %s: %w", name, err)
 		}
 	}
-	if err := f.prepareFrontDoor(loaded, cas, cfg.Programs); err != nil {
+	if err := f.prepareFrontDoor(cfg.Programs); err != nil {
 		return fmt.Errorf("prepare %s: %w", FrontDoorHost, err)
 	}
 	return f.writeKubeconfig(loaded)
@@ -114,40 +114,26 @@ func (f *Folder) clusterConfig(kubeBin string) *config.Cluster {
 	return c
 }
 
-// secrets makes what all masters share, on the first one: the CA set and the
-// key that encrypts Secrets.
-func (f *Folder) secrets(c *config.Cluster) (pki.CASet, error) {
-	store, err := f.store(c, f.MasterNames()[0])
-	if err != nil {
-		return nil, err
+// secrets returns what all masters share: of any that has it all, or else made,
+// or completed, on the first one. A folder of a version that knew fewer of them is
+// healed so.
+func (f *Folder) secrets(c *config.Cluster) (rendezvous.Secrets, error) {
+	names := f.MasterNames()
+	for _, name := range names {
+		s, err := master.ReadSecrets(f.Layout(name), c)
+		if err != nil && !errors.Is(err, master.ErrHalfSecrets) {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if s != nil {
+			return s, nil
+		}
 	}
-	if _, err := store.EnsureCAs(); err != nil {
-		return nil, err
-	}
-	if _, err := kube.EnsureEncryption(f.Layout(f.MasterNames()[0])); err != nil {
-		return nil, err
-	}
-	return store.ReadCAs()
+	return master.EnsureSecrets(f.Layout(names[0]), c)
 }
 
-func (f *Folder) store(c *config.Cluster, host string) (*pki.Store, error) {
-	return pki.New(pki.Config{Dir: f.Layout(host).PKI(), Cluster: c.Name})
-}
-
-func (f *Folder) prepareMaster(c *config.Cluster, name string, cas pki.CASet, p master.Programs) error {
+func (f *Folder) prepareMaster(c *config.Cluster, name string, secrets rendezvous.Secrets, p master.Programs) error {
 	l := f.Layout(name)
-	store, err := f.store(c, name)
-	if err != nil {
-		return err
-	}
-	if _, err := store.WriteCAs(cas); err != nil {
-		return err
-	}
-	shared, err := os.ReadFile(kube.EncryptionFile(f.Layout(f.MasterNames()[0])))
-	if err != nil {
-		return err
-	}
-	if err := keep(kube.EncryptionFile(l), shared, 0o600); err != nil {
+	if err := master.WriteSecrets(l, c, secrets); err != nil {
 		return err
 	}
 	if err := f.intent(c, name); err != nil {
@@ -183,9 +169,13 @@ func (f *Folder) intent(c *config.Cluster, name string) error {
 
 // prepareFrontDoor makes a worker's balancer: it knows the Kubernetes CA, to
 // verify the API servers, and no secret.
-func (f *Folder) prepareFrontDoor(c *config.Cluster, cas pki.CASet, p master.Programs) error {
+func (f *Folder) prepareFrontDoor(p master.Programs) error {
 	l := f.Layout(FrontDoorHost)
-	if err := keep(filepath.Join(l.PKI(), "ca.crt"), cas["ca.crt"], 0o644); err != nil {
+	ca, err := os.ReadFile(filepath.Join(f.Layout(f.MasterNames()[0]).PKI(), "ca.crt"))
+	if err != nil {
+		return err
+	}
+	if err := keep(filepath.Join(l.PKI(), "ca.crt"), ca, 0o644); err != nil {
 		return err
 	}
 	return writeUnits(l.UnitsFile(), []workload.Unit{master.FrontDoor(l, p, f.Info.FrontDoor, f.frontDoorMetrics())})

@@ -25,7 +25,7 @@ var floors = map[string]int{
 	"internal/master": 3, "internal/collect": 3, "internal/preflight": 3,
 
 	"internal/etcdcluster": 2, "internal/lease": 2, "internal/lb": 2, "internal/watchdog": 2,
-	"internal/gossip": 2, "internal/rendezvous": 2, "internal/workload": 2, "internal/backup": 2, "internal/kube": 2,
+	"internal/gossip": 2, "internal/token": 2, "internal/rendezvous": 2, "internal/workload": 2, "internal/backup": 2, "internal/kube": 2,
 
 	"internal/supervise": 1, "internal/pki": 1, "internal/config": 1, "internal/process": 1,
 	"internal/mesh":    1,
