@@ -148,6 +148,9 @@ func (r *renderer) life(u workload.Unit, box Sandbox, opt Options) {
 	if box.WorkingDir != "" {
 		r.text("WorkingDirectory", box.WorkingDir)
 	}
+	if box.ReloadSignal != "" {
+		r.set("ExecReload", "/bin/kill -s "+box.ReloadSignal+" $MAINPID")
+	}
 	for _, kv := range u.Env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
 			r.fault("env: %q is not KEY=value", kv)

@@ -29,6 +29,9 @@ type Sandbox struct {
 	WorkingDir string
 	// SocketUnit names the socket unit that hands over its listeners; empty: none.
 	SocketUnit string
+	// ReloadSignal is what `systemctl reload` sends to the main process, as kill(1)
+	// names it; empty: the unit cannot be reloaded.
+	ReloadSignal string
 }
 
 // The names of the units whose sandbox is known.
@@ -53,7 +56,8 @@ func SandboxOf(l layout.Layout, unit string) Sandbox {
 	case unit == unitAPIServer:
 		return Sandbox{ReadWrite: []string{logs}, Chown: true, OOMScoreAdjust: -800}
 	case unit == unitBalancer:
-		return Sandbox{ReadWrite: []string{filepath.Dir(l.BackendsFile()), run, logs}, Nice: -5, OOMScoreAdjust: -900}
+		// It starts its own successor, with the program that is on the disk then.
+		return Sandbox{ReadWrite: []string{filepath.Dir(l.BackendsFile()), run, logs}, Nice: -5, OOMScoreAdjust: -900, ReloadSignal: "USR2"}
 	case unit == unitAgent:
 		return Sandbox{
 			ReadWrite: []string{filepath.Dir(l.ConfigFile()), l.Kubernetes(), l.State(), run, logs, "/var/backups/hactl"},
