@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,9 @@ type Config struct {
 	// KeepConnections sends all requests over kept connections; otherwise each
 	// opens its own, as a new client would.
 	KeepConnections bool
+	// RetryAfter repeats a request that was answered 429 or 5xx with the header
+	// Retry-After once that time has passed, as client-go does, up to ten times.
+	RetryAfter bool
 	// Good says whether a status code is a success; default 2xx.
 	Good func(code int) bool
 }
@@ -40,6 +44,7 @@ type Result struct {
 	End    time.Time
 	Code   int
 	Err    error // nil when it succeeded
+	Asked  int   // how often the server asked to try again later, and was obeyed
 	// Connected is when the connection that carried it was opened; zero when there
 	// was none.
 	Connected time.Time
@@ -107,7 +112,14 @@ func one(ctx context.Context, client *http.Client, cfg Config, i int, due time.T
 			used.Store(c)
 		}
 	}})
-	r.Code, r.Err = send(ctx, client, cfg, i)
+	for {
+		var after time.Duration
+		r.Code, after, r.Err = send(ctx, client, cfg, i)
+		if !cfg.RetryAfter || after < 0 || r.Asked == mostRetries || !pause(ctx, after) {
+			break
+		}
+		r.Asked++
+	}
 	r.End = time.Now()
 	if c := used.Load(); c != nil {
 		r.Connected = c.at
@@ -130,24 +142,53 @@ func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	return &openedConn{Conn: c, at: time.Now()}, nil
 }
 
-func send(ctx context.Context, client *http.Client, cfg Config, i int) (int, error) {
+// mostRetries is client-go's.
+const mostRetries = 10
+
+// pause reports whether ctx lasts that long.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// send sends a request; after is when the server wants it again, negative if it
+// does not say.
+func send(ctx context.Context, client *http.Client, cfg Config, i int) (code int, after time.Duration, err error) {
 	req, err := cfg.Request(ctx, i)
 	if err != nil {
-		return 0, err
+		return 0, -1, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, err
+		return 0, -1, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return resp.StatusCode, fmt.Errorf("read the answer: %w", err)
+		return resp.StatusCode, -1, fmt.Errorf("read the answer: %w", err)
 	}
 	if !cfg.Good(resp.StatusCode) {
-		return resp.StatusCode, fmt.Errorf("HTTP %d: %.200s", resp.StatusCode, body)
+		return resp.StatusCode, retryAfter(resp), fmt.Errorf("HTTP %d: %.200s", resp.StatusCode, body)
 	}
-	return resp.StatusCode, nil
+	return resp.StatusCode, -1, nil
+}
+
+// retryAfter reads the header as client-go does: of 429 and 5xx, in seconds.
+func retryAfter(resp *http.Response) time.Duration {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode/100 != 5 {
+		return -1
+	}
+	n, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil || n < 0 {
+		return -1
+	}
+	return time.Duration(n) * time.Second
 }
 
 // Failed returns the results that failed.

@@ -62,6 +62,45 @@ func TestEveryRequestIsCountedAndNewMeansNew(t *testing.T) {
 	}
 }
 
+func TestRetryAfterIsObeyed(t *testing.T) {
+	for _, obey := range []bool{false, true} {
+		var mu sync.Mutex
+		seen := 0
+		srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen++
+			switch r.URL.Path {
+			case "/later":
+				if seen < 3 {
+					w.Header().Set("Retry-After", "0")
+					http.Error(w, "later", http.StatusServiceUnavailable)
+				}
+			case "/never": // without the header
+				http.Error(w, "no", http.StatusServiceUnavailable)
+			}
+		}))
+		for path, want := range map[string]Result{"/later": {Code: 200, Asked: 2}, "/never": {Code: 503}} {
+			seen = 0
+			ctx, cancel := context.WithCancel(t.Context())
+			got := Run(ctx, Config{
+				TLS: srv.Client().Transport.(*http.Transport).TLSClientConfig, RetryAfter: obey, Every: time.Hour,
+				Request: func(ctx context.Context, _ int) (*http.Request, error) {
+					cancel()
+					return http.NewRequestWithContext(ctx, "GET", srv.URL+path, nil)
+				},
+			})
+			if !obey {
+				want = Result{Code: 503}
+			}
+			if len(got) != 1 || got[0].Code != want.Code || got[0].Asked != want.Asked || (got[0].Err == nil) != (want.Code == 200) {
+				t.Errorf("obey %v, %s: %+v", obey, path, got)
+			}
+		}
+		srv.Close()
+	}
+}
+
 func TestARefusedConnectIsAFailure(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
