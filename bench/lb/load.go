@@ -117,14 +117,15 @@ func measureLoad(ctx context.Context, o options, b *backends, name string) error
 		}
 		running[n] = p
 	}
-	d := o.slice
-	if name == "latency" {
-		d = max(2*time.Second, d*2/3)
+	// The first seconds fill caches and buffers.
+	if _, err := slice(ctx, running["haproxy"], w, time.Second); err != nil {
+		return err
 	}
+	d := o.slice
 	all := map[string]*series{}
 	for round := range o.rounds {
-		order := slices.Clone(o.proxies)
-		if round%2 == 1 {
+		order := slices.DeleteFunc(slices.Clone(o.proxies), func(n string) bool { return n != "hactl" && round%2 == 1 })
+		if round%4 >= 2 {
 			slices.Reverse(order)
 		}
 		last, err := slice(ctx, running["haproxy"], w, d)
@@ -148,6 +149,7 @@ func measureLoad(ctx context.Context, o options, b *backends, name string) error
 		}
 	}
 	report(name, w, o.proxies, all)
+	o.goals.judge(name, all)
 	return nil
 }
 

@@ -1,11 +1,14 @@
 // Command lb measures load balancers on this machine, one after the other
 // before the same backends, and prints each one's ratio to HAProxy's slices
-// directly before and after its own. It needs haproxy, nginx (with the stream
-// module) and wrk in PATH.
+// directly before and after its own, and in the end what came of our goals. It
+// needs haproxy, nginx (with the stream module) and wrk in PATH, and takes about
+// ten minutes.
 //
-//	go build -o /tmp/hactl ./cmd/hactl && go run ./bench/lb -hactl /tmp/hactl
+//	go run ./bench/lb                     everything
+//	go run ./bench/lb -only small,conn    some of it
 //
-// Client, balancer and backend share the machine: read ratios, not rates.
+// Client, balancer and backend share the machine: read ratios, not rates. What
+// happens when API servers fail is measured by test/faults/lb.
 package main
 
 import (
@@ -13,50 +16,43 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
-	"slices"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
 type options struct {
-	hactl      string
-	rounds     int
-	slice      time.Duration
-	only       []string
-	proxies    []string
-	idle       int
-	dir        string
-	kube, etcd string   // for avail
-	faults     []string // for avail; empty: all
-	verbose    bool
+	hactl   string
+	rounds  int
+	slice   time.Duration
+	only    []string
+	proxies []string
+	idle    int
+	dir     string
+	goals   *goals
 }
 
 func main() {
 	var (
 		o             options
 		only, proxies string
-		faults        string
 	)
 	if len(os.Args) > 1 && os.Args[1] == naiveCommand {
 		exit(naive(os.Args[2:]))
 	}
-	flag.StringVar(&o.hactl, "hactl", "hactl", "the hactl program")
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each workload")
-	flag.DurationVar(&o.slice, "time", 3*time.Second, "length of one slice")
-	flag.StringVar(&only, "only", "small,conn,bulk,latency,idle,slow", "workloads")
-	flag.StringVar(&proxies, "proxies", "hactl,hactl-hello,nginx,naive,haproxy-splice", "balancers to compare with haproxy")
-	flag.IntVar(&o.idle, "idle", 4000, "idle connections")
-	flag.StringVar(&o.kube, "kube", "", "folder with kube-apiserver, for the workload avail")
-	flag.StringVar(&o.etcd, "etcd", "etcd", "the etcd program, for the workload avail")
-	flag.StringVar(&faults, "faults", "", "faults of avail, separated by semicolons; empty: all")
-	flag.BoolVar(&o.verbose, "v", false, "print hactl's log after avail")
+	flag.StringVar(&o.hactl, "hactl", "", "the hactl program; empty: it is built")
+	flag.IntVar(&o.rounds, "rounds", 6, "rounds of each workload; hactl takes part in each, the others in every second")
+	flag.DurationVar(&o.slice, "time", 2*time.Second, "length of one slice")
+	flag.StringVar(&only, "only", "small,conn,bulk,latency,idle,slow,probes", "workloads")
+	flag.StringVar(&proxies, "proxies", "hactl,hactl-hello,haproxy-splice,nginx,naive", "balancers to compare with haproxy")
+	flag.IntVar(&o.idle, "idle", 50000, "the larger number of idle connections, as far as the limit of open files goes")
 	flag.Parse()
-	if faults != "" {
-		o.faults = strings.Split(faults, ";")
-	}
 	o.only, o.proxies = strings.Split(only, ","), strings.Split(proxies, ",")
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, o)
 	stop()
@@ -72,37 +68,76 @@ func exit(err error) {
 }
 
 func run(ctx context.Context, o options) error {
+	begin := time.Now()
+	for _, tool := range []string{"haproxy", "nginx", "wrk"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return fmt.Errorf("%w: apt-get install haproxy nginx libnginx-mod-stream wrk", err)
+		}
+	}
 	dir, err := os.MkdirTemp("", "bench-lb-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	o.dir = dir
-	if i := slices.Index(o.only, "avail"); i >= 0 {
-		if err := measureAvail(ctx, o); err != nil {
-			return fmt.Errorf("avail: %w", err)
-		}
-		if o.only = slices.Delete(o.only, i, i+1); len(o.only) == 0 {
-			return nil
-		}
+	o.dir, o.goals = dir, &goals{}
+	if err := o.build(ctx); err != nil {
+		return err
 	}
-	b, err := startBackends(ctx, dir)
+	fmt.Printf("%s, %d CPUs, Linux %s, %s; load average before: %s\n", firstLine("haproxy", "-v"), runtime.NumCPU(), release(), runtime.Version(), loadAverage())
+	b, err := startBackends(ctx, dir, o.idle)
 	if err != nil {
 		return err
 	}
 	defer b.stop()
 	for _, w := range o.only {
-		switch w {
-		case "idle":
-			err = measureIdle(ctx, o, b)
-		case "slow":
-			err = measureSlow(ctx, o, b)
-		default:
-			err = measureLoad(ctx, o, b, w)
-		}
-		if err != nil {
+		if err := o.measure(ctx, b, w); err != nil {
 			return fmt.Errorf("%s: %w", w, err)
 		}
 	}
+	fmt.Printf("\nload average after: %s; it took %v\n", loadAverage(), time.Since(begin).Round(time.Second))
+	o.goals.print()
 	return nil
+}
+
+func (o options) measure(ctx context.Context, b *backends, workload string) error {
+	switch workload {
+	case "idle":
+		return measureIdle(ctx, o, b)
+	case "slow":
+		return measureSlow(ctx, o, b)
+	case "probes":
+		return measureProbes(ctx, o, b)
+	}
+	return measureLoad(ctx, o, b, workload)
+}
+
+// build makes the hactl program unless one is given.
+func (o *options) build(ctx context.Context) error {
+	if o.hactl != "" {
+		return nil
+	}
+	o.hactl = filepath.Join(o.dir, "hactl")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", o.hactl, "github.com/hactl/hactl/cmd/hactl")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build hactl: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func firstLine(name string, args ...string) string {
+	out, _ := exec.Command(name, args...).Output()
+	line, _, _ := strings.Cut(string(out), " 20")
+	return strings.TrimSpace(line)
+}
+
+func release() string {
+	data, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return strings.TrimSpace(string(data))
+}
+
+func loadAverage() string {
+	data, _ := os.ReadFile("/proc/loadavg")
+	f := strings.Fields(string(data))
+	return strings.Join(f[:min(3, len(f))], " ")
 }

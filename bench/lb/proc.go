@@ -143,7 +143,7 @@ type backends struct {
 
 // startBackends runs one nginx worker on three addresses, with a 2-byte answer
 // and a file of 16 MiB.
-func startBackends(ctx context.Context, dir string) (*backends, error) {
+func startBackends(ctx context.Context, dir string, conns int) (*backends, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -159,10 +159,10 @@ func startBackends(ctx context.Context, dir string) (*backends, error) {
 	if err := errors.Join(os.Mkdir(www, 0o755), os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(www, "bulk"), make([]byte, bulkBytes), 0o644)); err != nil {
 		return nil, err
 	}
-	conf := fmt.Sprintf(`daemon off; worker_processes 1; pid %[1]s/backend.pid; error_log %[1]s/backend.log crit; worker_rlimit_nofile 20000;
-events { worker_connections 9000; }
+	conf := fmt.Sprintf(`daemon off; worker_processes 1; pid %[1]s/backend.pid; error_log %[1]s/backend.log crit; worker_rlimit_nofile %[3]d;
+events { worker_connections %[3]d; }
 http { access_log off; sendfile on; keepalive_requests 1000000000; keepalive_timeout 3600s;
-server { %[2]s location /s { return 200 "ok"; } location / { root %[1]s/www; } } }`, dir, listen.String())
+server { %[2]s location /s { return 200 "ok"; } location / { root %[1]s/www; } } }`, dir, listen.String(), openFiles(2*conns+spareFiles))
 	file := filepath.Join(dir, "backend.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		return nil, err

@@ -34,19 +34,35 @@ func startProxy(ctx context.Context, o options, name string, b *backends) (*prox
 		p.proc, err = startNginx(ctx, o, p.addr, b.addrs)
 	case "naive":
 		p.proc, err = start(ctx, os.Args[0], append([]string{naiveCommand, p.addr}, b.addrs...)...)
-	case "hactl", "hactl-hello":
-		args := []string{"lb", "run", "--root", filepath.Join(o.dir, name), "--listen", p.addr, "--check", "tcp", "--log-level", "warn"}
-		if name == "hactl-hello" {
-			args = append(args, "--replay-plain") // the way of a TLS client: first bytes read and kept
-		}
-		for _, a := range b.addrs {
-			args = append(args, "--backend", a)
-		}
-		p.proc, err = start(ctx, o.hactl, args...)
+	case "hactl":
+		return startHactl(ctx, o, name, b)
+	case "hactl-hello":
+		return startHactl(ctx, o, name, b, "--replay-plain") // the way of a TLS client: first bytes read and kept
 	default:
 		return nil, fmt.Errorf("no balancer %q", name)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := waitOpen(ctx, p.addr); err != nil {
+		p.stop()
+		return nil, fmt.Errorf("%s: %w\n%s", name, err, p.out.String())
+	}
+	return p, nil
+}
+
+// startHactl starts ours with its state in a folder of that name.
+func startHactl(ctx context.Context, o options, name string, b *backends, more ...string) (*proxy, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	p := &proxy{addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	args := []string{"lb", "run", "--root", filepath.Join(o.dir, name), "--listen", p.addr, "--check", "tcp", "--log-level", "warn"}
+	for _, a := range b.addrs {
+		args = append(args, "--backend", a)
+	}
+	if p.proc, err = start(ctx, o.hactl, append(args, more...)...); err != nil {
 		return nil, err
 	}
 	if err := waitOpen(ctx, p.addr); err != nil {
@@ -67,7 +83,7 @@ func startHAProxy(ctx context.Context, o options, name, addr string, to []string
 	}
 	conf := fmt.Sprintf(`global
  nbthread 2
- maxconn 8000
+ maxconn %d
 defaults
  mode tcp
  timeout connect 5s
@@ -77,9 +93,9 @@ defaults
 listen l
  bind %s backlog 4096
  balance leastconn
-%s`, splice, addr, servers.String())
+%s`, haproxyConns(o), splice, addr, servers.String())
 	if splice != "" {
-		conf = strings.Replace(conf, "maxconn 8000", "maxconn 4000\n maxpipes 500", 1)
+		conf = strings.Replace(conf, fmt.Sprintf("maxconn %d", haproxyConns(o)), "maxconn 4000\n maxpipes 500", 1)
 	}
 	file := filepath.Join(o.dir, name+".cfg")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
@@ -88,15 +104,18 @@ listen l
 	return start(ctx, "haproxy", "-db", "-q", "-f", file)
 }
 
+// haproxyConns is what HAProxy can carry with two descriptors a connection.
+func haproxyConns(o options) int { return min(o.idle, (openFiles(2*o.idle+spareFiles)-200)/2) }
+
 func startNginx(ctx context.Context, o options, addr string, to []string) (*proc, error) {
 	var servers strings.Builder
 	for _, a := range to {
 		fmt.Fprintf(&servers, "server %s;", a)
 	}
 	conf := fmt.Sprintf(`load_module /usr/lib/nginx/modules/ngx_stream_module.so;
-daemon off; worker_processes 2; pid %[1]s/stream.pid; error_log %[1]s/stream.log crit; worker_rlimit_nofile 20000;
-events { worker_connections 9000; }
-stream { upstream u { least_conn; %[2]s } server { listen %[3]s backlog=4096; proxy_pass u; proxy_timeout 1h; tcp_nodelay on; } }`, o.dir, servers.String(), addr)
+daemon off; worker_processes 2; pid %[1]s/stream.pid; error_log %[1]s/stream.log crit; worker_rlimit_nofile %[4]d;
+events { worker_connections %[4]d; }
+stream { upstream u { least_conn; %[2]s } server { listen %[3]s backlog=4096; proxy_pass u; proxy_timeout 1h; tcp_nodelay on; } }`, o.dir, servers.String(), addr, openFiles(2*o.idle+spareFiles))
 	file := filepath.Join(o.dir, "stream.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		return nil, err
