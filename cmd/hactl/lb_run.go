@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -42,6 +41,9 @@ type lbProcess struct {
 }
 
 func runLB(c *cli.Context, e *env) error {
+	if done, err := lb.Detached(); done {
+		return err
+	}
 	log, err := loggerOf(c, e)
 	if err != nil {
 		return err
@@ -310,13 +312,14 @@ func (p *lbProcess) handOver(ctx context.Context, b *lb.Balancer) error {
 	// An upgrade has replaced the file: the new one is meant.
 	cmd := exec.Command(strings.TrimSuffix(self, " (deleted)"), p.args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := lb.Succeed(ctx, cmd, p.sockets, successorTimeout); err != nil {
+	pid, err := lb.Succeed(ctx, cmd, p.sockets, successorTimeout)
+	if err != nil {
 		return err
 	}
-	notifySystemd("MAINPID=" + strconv.Itoa(cmd.Process.Pid))
-	p.log.Info("a successor serves, old connections finish here", "pid", cmd.Process.Pid)
+	notifySystemd("MAINPID=" + strconv.Itoa(pid))
+	p.log.Info("a successor serves, old connections finish here", "pid", pid)
 	b.KeepConnections()
-	return errors.Join(cmd.Process.Release())
+	return nil
 }
 
 func notifySystemd(state string) { _, _ = daemon.SdNotify(false, state) }

@@ -1,84 +1,147 @@
 package lb
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 )
 
 // The environment that tells a successor which descriptors it got.
 const (
 	envInherit = "HACTL_LB_INHERIT" // how many listening sockets, from descriptor 3 on
-	envReady   = "HACTL_LB_READY"   // the descriptor to close when it serves
+	envReady   = "HACTL_LB_READY"   // the pipe that says that it lives, and that it serves
+	envDetach  = "HACTL_LB_DETACH"  // set in the process that only starts the successor
 )
 
-const firstFD = 3
+const (
+	firstFD    = 3
+	maxSockets = 64
+)
+
+// inheritance reads the environment: how many sockets there are, none without a
+// predecessor. The pipe comes behind them.
+func inheritance() (sockets int, err error) {
+	text := os.Getenv(envInherit)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	pipe, err2 := strconv.Atoi(os.Getenv(envReady))
+	if err := errors.Join(err, err2); err != nil || n < 1 || n > maxSockets || pipe != firstFD+n {
+		return 0, fmt.Errorf("sockets from a predecessor: wrong environment: %w", err)
+	}
+	return n, nil
+}
 
 // Inherited returns the sockets that a predecessor has handed over, and what to
 // call when this process serves; nothing and nil when there is no predecessor.
+// Detached must have been called before.
 func Inherited() (files []*os.File, ready func(), err error) {
-	n, err := strconv.Atoi(os.Getenv(envInherit))
-	if os.Getenv(envInherit) == "" {
-		return nil, nil, nil
-	}
-	pipe, err2 := strconv.Atoi(os.Getenv(envReady))
-	_ = os.Unsetenv(envInherit)
-	_ = os.Unsetenv(envReady)
-	if err := errors.Join(err, err2); err != nil || n < 1 || n > 64 || pipe != firstFD+n {
-		return nil, nil, fmt.Errorf("sockets from a predecessor: wrong environment: %w", err)
+	n, err := inheritance()
+	_, _ = os.Unsetenv(envInherit), os.Unsetenv(envReady)
+	if err != nil || n == 0 {
+		return nil, nil, err
 	}
 	for i := range n {
 		files = append(files, os.NewFile(uintptr(firstFD+i), "inherited "+strconv.Itoa(i)))
 	}
-	p := os.NewFile(uintptr(pipe), "ready")
+	p := os.NewFile(uintptr(firstFD+n), "ready")
+	_, _ = fmt.Fprintln(p, os.Getpid())
 	return files, func() {
-		_, _ = p.Write([]byte{1})
+		_, _ = fmt.Fprintln(p, "ready")
 		_ = p.Close()
 	}, nil
 }
 
+// Detached does the work of a process that Succeed started only to start the
+// successor, and reports that this is one: it should end now. A program that can
+// be a successor calls it first.
+//
+// The successor must be an orphan when systemd is told that it is the new main
+// process: systemd waits for the end of its own children only, and kills others
+// at once when the unit is stopped.
+func Detached() (bool, error) {
+	if os.Getenv(envDetach) == "" {
+		return false, nil
+	}
+	_ = os.Unsetenv(envDetach)
+	n, err := inheritance()
+	if err != nil || n == 0 {
+		return true, fmt.Errorf("start a successor: %w", errors.Join(err, errors.New("no sockets")))
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return true, fmt.Errorf("start a successor: %w", err)
+	}
+	cmd := exec.Command(self, os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	for i := range n + 1 {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(firstFD+i), "inherited"))
+	}
+	if err := cmd.Start(); err != nil {
+		return true, fmt.Errorf("start a successor: %w", err)
+	}
+	return true, cmd.Process.Release()
+}
+
 // Succeed starts cmd, another load balancer, with the listening sockets, and
-// returns when it serves from them too. If it ends or is not ready within
-// timeout, it is killed and the error says so: nothing has changed then.
-func Succeed(ctx context.Context, cmd *exec.Cmd, sockets []*os.File, timeout time.Duration) error {
+// returns its process id when it serves from them too. It is no child of this
+// process; see Detached. If it ends or is not ready within timeout, it is killed
+// and the error says so: nothing has changed then.
+func Succeed(ctx context.Context, cmd *exec.Cmd, sockets []*os.File, timeout time.Duration) (pid int, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("start a successor: %w", err)
+		return 0, fmt.Errorf("start a successor: %w", err)
 	}
 	defer r.Close()
 	cmd.ExtraFiles = append(append([]*os.File(nil), sockets...), w)
-	cmd.Env = append(cmd.Environ(), envInherit+"="+strconv.Itoa(len(sockets)), envReady+"="+strconv.Itoa(firstFD+len(sockets)))
+	cmd.Env = append(cmd.Environ(), envDetach+"=1", envInherit+"="+strconv.Itoa(len(sockets)), envReady+"="+strconv.Itoa(firstFD+len(sockets)))
 	err = cmd.Start()
 	_ = w.Close()
 	if err != nil {
-		return fmt.Errorf("start a successor: %w", err)
+		return 0, fmt.Errorf("start a successor: %w", err)
 	}
-	served := make(chan bool, 1)
+	// What it says comes in two lines: its process id, and "ready".
+	words := make(chan string, 2)
 	go func() {
-		n, _ := r.Read(make([]byte, 1))
-		served <- n == 1
+		defer close(words)
+		for in := bufio.NewScanner(r); in.Scan() && len(words) < cap(words); {
+			words <- in.Text()
+		}
 	}()
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
-	select {
-	case ok := <-served:
-		if ok {
-			return nil
+	for err == nil {
+		select {
+		case word, said := <-words:
+			switch {
+			case !said:
+				err = errors.New("it ended before it served")
+			case word == "ready":
+				return pid, cmd.Wait()
+			default:
+				pid, err = strconv.Atoi(word)
+			}
+		case <-timer.C:
+			err = fmt.Errorf("it did not serve within %v", timeout)
+		case <-ctx.Done():
+			err = ctx.Err()
 		}
-		err = errors.New("it ended before it served")
-	case <-timer.C:
-		err = fmt.Errorf("it did not serve within %v", timeout)
-	case <-ctx.Done():
-		err = ctx.Err()
 	}
 	_ = cmd.Process.Kill()
+	if pid > 1 {
+		// It holds the pipe, or it has just ended.
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 	_ = r.Close()
 	if werr := cmd.Wait(); werr != nil {
 		err = fmt.Errorf("%w (%w)", err, werr)
 	}
-	return fmt.Errorf("start a successor: %w", err)
+	return 0, fmt.Errorf("start a successor: %w", err)
 }

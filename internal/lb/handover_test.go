@@ -3,6 +3,7 @@ package lb
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -53,14 +54,20 @@ func TestHandOver(t *testing.T) {
 	})
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSuccessor$")
 	cmd.Env = append(os.Environ(), successorEnv+"="+backend)
-	in, err := cmd.StdinPipe()
-	if err != nil {
+	stdin, in, err1 := os.Pipe()
+	out, stdout, err2 := os.Pipe()
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := Succeed(ctx, cmd, []*os.File{spare}, patience); err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stdout
+	pid, err := Succeed(ctx, cmd, []*os.File{spare}, patience)
+	_, _ = stdin.Close(), stdout.Close()
+	if err != nil {
+		said, _ := io.ReadAll(out)
+		t.Fatalf("%v\n%s", err, said)
+	}
+	if pid <= 1 || pid == cmd.Process.Pid || parentOf(t, pid) == os.Getpid() {
+		t.Errorf("the successor %d is a child of this process, %d; systemd would not wait for its end", pid, os.Getpid())
 	}
 	_ = spare.Close()
 	r.KeepConnections()
@@ -80,9 +87,24 @@ func TestHandOver(t *testing.T) {
 	cancel()
 	wg.Wait()
 	_ = in.Close()
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("successor: %v\n%s", err, out.String())
+	if said, err := io.ReadAll(out); err != nil || !strings.Contains(string(said), "PASS") { // to its end
+		t.Errorf("successor: %v\n%s", err, said)
 	}
+}
+
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), ") ")
+	var state string
+	var ppid int
+	if _, err := fmt.Sscan(rest, &state, &ppid); err != nil {
+		t.Fatal(err)
+	}
+	return ppid
 }
 
 func (r *rig) engineListeners() []string {
@@ -129,9 +151,11 @@ func TestSuccessorThatDoesNotServe(t *testing.T) {
 		timeout time.Duration
 		want    string
 	}{
-		"ends":       {[]string{"true"}, patience, "ended before it served"},
-		"hangs":      {[]string{"cat"}, 50 * time.Millisecond, "did not serve within"},
-		"not to run": {[]string{"/nonexistent/program"}, patience, "no such file"},
+		"ends":         {[]string{"true"}, patience, "ended before it served"},
+		"fails":        {[]string{"false"}, patience, "ended before it served (exit status 1)"},
+		"hangs":        {[]string{"cat"}, 50 * time.Millisecond, "did not serve within"},
+		"is not ready": {[]string{"sh", "-c", "echo $$ >&3; exec cat"}, 500 * time.Millisecond, "did not serve within"},
+		"not to run":   {[]string{"/nonexistent/program"}, patience, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(tc.args[0])
@@ -139,7 +163,7 @@ func TestSuccessorThatDoesNotServe(t *testing.T) {
 			cmd.Stdin = r
 			defer w.Close()
 			defer r.Close()
-			if err := Succeed(t.Context(), cmd, nil, tc.timeout); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := Succeed(t.Context(), cmd, nil, tc.timeout); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
 		})
