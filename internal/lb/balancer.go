@@ -232,7 +232,7 @@ func (r *router) Trouble(t *dataplane.Target, _ dataplane.Trouble) {
 		return
 	}
 	m.prober.Kick()
-	if t.Streak() >= distrustStreak {
+	if broken, silent := t.Streak(); max(broken, silent) >= distrustStreak {
 		select {
 		case r.troubled <- struct{}{}:
 		default:

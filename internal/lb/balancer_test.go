@@ -321,7 +321,7 @@ func TestRebalancesAfterReturn(t *testing.T) {
 		}
 		a, b := r.backend("a").Connections, r.backend("b").Connections
 		if a != 4 || b != 4 {
-			tick := time.NewTimer(1200 * time.Millisecond) // longer than quietBeforeMove
+			tick := time.NewTimer(1600 * time.Millisecond) // longer than quietBeforeMove, and some
 			<-tick.C
 			return errors.New("not even yet")
 		}

@@ -123,8 +123,10 @@ func (b *Balancer) refresh(now time.Time) {
 		})
 		if m.cutLater && any {
 			m.cutLater = false
-			b.log.Info("backend hangs, its connections are reset", "backend", m.backend.Name, "connections", m.target.Active())
-			defer b.engine.Cut(m.target)
+			if n := m.target.Active(); n > 0 {
+				b.log.Info("backend hangs, its connections are reset", "backend", m.backend.Name, "connections", n)
+				defer b.engine.Cut(m.target)
+			}
 		}
 	}
 	b.pool.Set(entries)
@@ -135,7 +137,7 @@ func (b *Balancer) review(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, m := range b.members {
-		if m.target.Streak() < distrustStreak || !m.usable(now) {
+		if !m.fails(now, b.cfg.Check.Timeout/2) || !m.usable(now) {
 			continue
 		}
 		m.distrust = min(max(2*m.distrust, distrustFirst), distrustMost)
@@ -151,7 +153,7 @@ func (b *Balancer) age(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for key, m := range b.members {
-		if m.target.Streak() == 0 && now.Sub(m.distrusted) > distrustMost {
+		if broken, silent := m.target.Streak(); broken+silent == 0 && now.Sub(m.distrusted) > distrustMost {
 			m.distrust = 0
 		}
 		if m.removed.IsZero() {

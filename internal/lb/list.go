@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -78,8 +79,8 @@ func File(path string) Source {
 	})
 }
 
-// Watched is a source that calls load again only when one of the paths (files
-// or folders) has another time, size or inode than before.
+// Watched is a source that calls load again only when one of the paths, or a file
+// in one that is a folder, has another time, size or inode than before.
 func Watched(paths []string, load Source) Source {
 	var (
 		last string
@@ -105,6 +106,19 @@ func stamps(paths []string) string {
 			continue
 		}
 		fmt.Fprintf(&b, "%d %d %d;", fi.ModTime().UnixNano(), fi.Size(), inode(fi))
+		if !fi.IsDir() {
+			continue
+		}
+		// A file that is written in place changes nothing of its folder.
+		entries, err := os.ReadDir(p)
+		if err != nil {
+			fmt.Fprintf(&b, "%v;", err)
+		}
+		for _, e := range entries {
+			if !e.IsDir() {
+				b.WriteString(stamps([]string{filepath.Join(p, e.Name())}))
+			}
+		}
 	}
 	return b.String()
 }

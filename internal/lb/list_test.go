@@ -169,6 +169,26 @@ func TestWatchedLoadsOnlyAfterAChange(t *testing.T) {
 	}
 }
 
+// Drop-ins are often edited in place.
+func TestWatchedLooksIntoFolders(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "10-masters.yaml")
+	loads := 0
+	src := Watched([]string{dir}, func() ([]Backend, error) { loads++; return nil, nil })
+	for i, content := range []string{"", "a", "ab", "", "abc"} {
+		want := loads + 1
+		if content == "" && i > 0 {
+			want = loads // nothing has changed
+		} else if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = src()
+		if loads != want {
+			t.Errorf("step %d: %d loads, want %d", i, loads, want)
+		}
+	}
+}
+
 func TestParseRate(t *testing.T) {
 	for in, want := range map[string]float64{"1%/s": 0.01, "0.5%/s": 0.005, "100%/s": 1, "0": -1, "off": -1} {
 		if got, err := ParseRate(in); err != nil || got != want {

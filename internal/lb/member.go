@@ -68,6 +68,14 @@ func (m *member) usable(now time.Time) bool {
 	return m.health.State == pool.Ready && !m.drained && m.removed.IsZero() && !now.Before(m.distrusted)
 }
 
+// fails: it fails connections one after the other. Silence counts only when
+// nothing came from it on any connection within quiet: else it is overloaded, and
+// so will be the others if they get its share.
+func (m *member) fails(now time.Time, quiet time.Duration) bool {
+	broken, silent := m.target.Streak()
+	return broken >= distrustStreak || silent >= distrustStreak && now.Sub(m.target.Heard()) > quiet
+}
+
 // ramp is the share of its weight that a backend gets since it returned.
 func (m *member) ramp(now time.Time, over time.Duration) float64 {
 	if over <= 0 || m.returned.IsZero() {

@@ -58,6 +58,7 @@ type conn struct {
 	address netip.Addr
 	born    int32 // ticks
 	asked   bool  // the client spoke last
+	rhythm  int32 // how long it had been quiet when the client spoke last; 0: never for long
 	turns   uint8 // how often the client spoke after the backend, up to openingTurns
 
 	queue      *queue

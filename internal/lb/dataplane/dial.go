@@ -99,11 +99,12 @@ func (l *loop) canMove(c *conn) bool {
 // failed gives up the current backend.
 func (l *loop) failed(c *conn, why Trouble) {
 	t := c.target
-	t.streak.Add(1)
 	c.leave()
 	if why == Silent {
+		t.mute.Add(1)
 		t.per[l.id].replayed.Add(1)
 	} else {
+		t.streak.Add(1)
 		t.per[l.id].failed.Add(1)
 	}
 	l.eng.cfg.Router.Trouble(t, why)
@@ -231,8 +232,9 @@ func (l *loop) establish(c *conn) {
 	if c.sent > 0 {
 		c.turns = 1 // the hello
 	}
-	if c.target.streak.Load() != 0 {
-		c.target.streak.Store(0)
+	if t := c.target; t.streak.Load()|t.mute.Load() != 0 {
+		t.streak.Store(0)
+		t.mute.Store(0)
 	}
 	if rest := c.hello[c.sent:]; len(rest) > 0 {
 		c.up.pending = rest

@@ -151,7 +151,8 @@ func (e *Engine) Cut(t *Target) {
 }
 
 // CloseQuiet ends up to n connections of t (nil: of any) that have been quiet
-// for at least quiet, longest first, in an orderly way. It returns how many.
+// for at least quiet, in an orderly way: first those that have been quiet longest,
+// measured by their clients' own rhythm. It returns how many.
 func (e *Engine) CloseQuiet(t *Target, n int, quiet time.Duration) int {
 	var (
 		done atomic.Int64
@@ -168,6 +169,9 @@ func (e *Engine) CloseQuiet(t *Target, n int, quiet time.Duration) int {
 		ok := l.post(func(l *loop) {
 			defer wg.Done()
 			for _, c := range l.quietest(t, share, quiet) {
+				if rawWaiting(c.client.fd, l.buf) {
+					continue // it has just spoken
+				}
 				l.close(c, false)
 				done.Add(1)
 			}

@@ -208,6 +208,83 @@ func TestCloseQuietTakesTheLongestQuiet(t *testing.T) {
 	}
 }
 
+// Clients that speak in a rhythm are ended in the middle of their pause, not when
+// their next request is due, though they have been quiet longest then.
+func TestCloseQuietKeepsOutOfTheRhythm(t *testing.T) {
+	a := server(t, "a", echo)
+	p := start(t, Config{Router: &inOrder{targets: []*Target{a}}, Loops: 1})
+	conns := map[string]*net.TCPConn{}
+	slots := map[string]uint32{}
+	for i, name := range []string{"due", "just answered", "stopped speaking", "never paused"} {
+		c := p.dial(t)
+		for range openingTurns {
+			_, _ = c.Write([]byte("x"))
+			read(t, c, 1)
+		}
+		conns[name], slots[name] = c, uint32(i)
+	}
+	// As if minutes had passed, in ticks.
+	on := func(f func(l *loop)) {
+		done := make(chan struct{})
+		p.loops[0].post(func(l *loop) { f(l); close(done) })
+		<-done
+	}
+	quiet := func(l *loop, name string, quiet, rhythm int32) {
+		c := l.conns[slots[name]]
+		c.rhythm, c.up.last, c.down.last = rhythm, l.tick()-quiet, l.tick()-quiet
+	}
+	on(func(l *loop) {
+		quiet(l, "due", 29, 30)
+		quiet(l, "just answered", 11, 30)
+		quiet(l, "stopped speaking", 600, 30)
+		quiet(l, "never paused", 12, 0)
+		var order []string
+		for _, c := range l.quietest(a, 4, time.Second) {
+			for name, slot := range slots {
+				if slot == c.slot {
+					order = append(order, name)
+				}
+			}
+		}
+		if got := strings.Join(order, ", "); got != "stopped speaking, just answered, never paused" {
+			t.Errorf("order: %s", got)
+		}
+		// One that has spoken without our having read it yet is left alone.
+		l.conns[slots["stopped speaking"]].client.readable = false
+	})
+	if n := p.CloseQuiet(a, 4, time.Second); n != 3 {
+		t.Errorf("%d ended, want 3", n)
+	}
+	_, _ = conns["due"].Write([]byte("y"))
+	read(t, conns["due"], 1)
+}
+
+// The rhythm is that of the client's own pauses.
+func TestRhythmIsLearned(t *testing.T) {
+	a := server(t, "a", echo)
+	p := start(t, Config{Router: &inOrder{targets: []*Target{a}}, Loops: 1})
+	c := p.dial(t)
+	rhythm := func() int32 {
+		got := make(chan int32, 1)
+		p.loops[0].post(func(l *loop) { got <- l.conns[0].rhythm })
+		return <-got
+	}
+	say := func() {
+		_, _ = c.Write([]byte("x"))
+		read(t, c, 1)
+	}
+	say()
+	say()
+	if n := rhythm(); n != 0 {
+		t.Errorf("rhythm %d after no pause", n)
+	}
+	p.loops[0].post(func(l *loop) { l.conns[0].up.last -= 70; l.conns[0].down.last -= 70 })
+	say()
+	if n := rhythm(); n < 70 || n > 100 {
+		t.Errorf("rhythm %d after a pause of 70 ticks", n)
+	}
+}
+
 // A backend that takes long to answer is silent like one that has answered.
 func TestCloseQuietSparesOpenRequests(t *testing.T) {
 	talk := func(c *net.TCPConn) {

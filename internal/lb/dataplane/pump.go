@@ -121,11 +121,14 @@ func (l *loop) endStream(c *conn, f *flow, to *end) {
 
 // received counts n bytes read from one side.
 func (l *loop) received(c *conn, f *flow, n int) {
-	f.last = l.tick()
+	now := l.tick()
 	p := &c.target.per[l.id]
 	if f == &c.up {
-		if !c.asked && c.turns < openingTurns {
-			c.turns++
+		if !c.asked {
+			c.turns = min(c.turns+1, openingTurns)
+			if quiet := now - c.lastBytes(); quiet >= rhythmTicks {
+				c.rhythm = quiet
+			}
 		}
 		c.asked = true
 		p.bytesUp.Add(int64(n))
@@ -134,6 +137,7 @@ func (l *loop) received(c *conn, f *flow, n int) {
 		p.bytesDown.Add(int64(n))
 		p.heard.Store(l.eng.birthMS + l.now)
 	}
+	f.last = now
 }
 
 // drained notes that a read got everything there was. If the peer had already

@@ -107,6 +107,9 @@ func TestReplayPlain(t *testing.T) {
 }
 
 // Bytes behind the ClientHello (early data) reach only the backend that answered.
+// The silent one is given up after it has read everything that was sent to it: a
+// reset takes with it what its receiver has not read, so that a slow reader
+// would be found with less than the hello whatever was sent.
 func TestEarlyDataIsNotReplayed(t *testing.T) {
 	var mu sync.Mutex
 	var got []byte
@@ -122,19 +125,65 @@ func TestEarlyDataIsNotReplayed(t *testing.T) {
 			}
 		}
 	})
-	p := start(t, Config{Router: &inOrder{targets: []*Target{bad, server(t, "good", named("good"))}}, Hello: true, ReplayAfter: 50 * time.Millisecond})
+	good := server(t, "good", named("good"))
+	r := &inOrder{targets: []*Target{bad, good}}
+	p := start(t, Config{Router: r, Hello: true, ReplayAfter: time.Hour, AnswerTimeout: time.Hour})
 	c := p.dial(t)
 	_, _ = c.Write(append(append([]byte{}, testHello...), "early"...))
+	arrived := func() int { mu.Lock(); defer mu.Unlock(); return len(got) }
+	eventually(t, "the silent one to get the hello", func() bool { return arrived() >= len(testHello) })
+	// More that a client might send before it has an answer. It stays where it is:
+	// the loop reads a client no further than its hello.
+	_, _ = c.Write([]byte(" birds"))
+	passed := func() uint64 { return p.loops[0].beats.Load() + p.loops[1].beats.Load() }
+	begin := passed()
+	eventually(t, "the loops to have turned", func() bool { return passed() > begin+4 })
+	r.set(good)
+	p.Cut(bad)
 	if name := read(t, c, 4); name != "good" {
 		t.Fatal(name)
 	}
-	if early := read(t, c, 5); early != "early" {
+	if early := read(t, c, 11); early != "early birds" {
 		t.Fatalf("the good one echoes %q", early)
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	if !bytes.Equal(got, testHello) {
 		t.Errorf("the silent one got %d bytes, want the %d of the hello: %.200q", len(got), len(testHello), got)
+	}
+}
+
+// The same when the silence itself moves the client on, at any moment.
+func TestEarlyDataIsNotReplayedAfterSilence(t *testing.T) {
+	var mu sync.Mutex
+	var heard [][]byte
+	bad := server(t, "bad", func(c *net.TCPConn) {
+		all, _ := io.ReadAll(c)
+		mu.Lock()
+		heard = append(heard, all)
+		mu.Unlock()
+	})
+	p := start(t, Config{Router: &inOrder{targets: []*Target{bad, server(t, "good", named("good"))}}, Hello: true, ReplayAfter: 5 * time.Millisecond})
+	const n = 50
+	for range n {
+		c := p.dial(t)
+		_, _ = c.Write(append(append([]byte{}, testHello...), "early"...))
+		if name := read(t, c, 4); name != "good" {
+			t.Fatal(name)
+		}
+		if early := read(t, c, 5); early != "early" {
+			t.Fatalf("the good one echoes %q", early)
+		}
+	}
+	if s := bad.Stats(); s.Replayed != n || s.BytesUp > n*int64(len(testHello)) {
+		t.Errorf("sent to the silent one: %+v", s)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, h := range heard {
+		if !bytes.HasPrefix(testHello, h) {
+			t.Errorf("the silent one got %.200q", h)
+		}
 	}
 }
 

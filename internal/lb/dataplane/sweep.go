@@ -72,9 +72,17 @@ const openRequestMS = 60_000
 // client's first request, which look like one.
 const openingTurns = 3
 
+// rhythmTicks is the shortest silence between two requests that is remembered, and
+// sparedTicks how far from the client's next request an end must be.
+const (
+	rhythmTicks = 5
+	sparedTicks = 2
+)
+
 // quietest returns up to n streaming connections at t that have been quiet for
-// at least quiet, the longest quiet first. Left out are those on which a request
-// may wait for a slow answer: ending them would fail it.
+// at least quiet, first those whose client is least likely to speak just now. Left
+// out are those on which a request may wait for a slow answer, or which may get
+// one any moment: ending them would fail it.
 func (l *loop) quietest(t *Target, n int, quiet time.Duration) []*conn {
 	var found []*conn
 	limit := l.tick() - int32(quiet.Milliseconds()/tickMS)
@@ -83,12 +91,21 @@ func (l *loop) quietest(t *Target, n int, quiet time.Duration) []*conn {
 		if c.state != stStreaming || t != nil && c.target != t || c.lastBytes() > limit {
 			continue
 		}
-		if c.answered() || c.lastBytes() <= open {
+		if (c.answered() || c.lastBytes() <= open) && c.spare(l.tick()) >= sparedTicks {
 			found = append(found, c)
 		}
 	}
-	slices.SortFunc(found, func(a, b *conn) int { return int(a.lastBytes() - b.lastBytes()) })
+	slices.SortFunc(found, func(a, b *conn) int { return int(b.spare(l.tick()) - a.spare(l.tick())) })
 	return found[:min(n, len(found))]
+}
+
+// spare is how far the client's next request is likely to be, in ticks. Most
+// clients of an API server speak in a rhythm (leases, polls), so that the one that
+// has been quiet longest is the one whose next request is on its way. One that is
+// far beyond its rhythm, or has none, has stopped speaking.
+func (c *conn) spare(now int32) int32 {
+	quiet := now - c.lastBytes()
+	return max(c.rhythm-quiet, quiet-c.rhythm)
 }
 
 func (c *conn) lastBytes() int32 { return max(c.up.last, c.down.last) }

@@ -17,6 +17,13 @@ func rawRecv(fd int32, p []byte) (int, syscall.Errno) {
 	return int(n), e
 }
 
+// rawWaiting reports whether there is anything to read from fd, an end included.
+// It uses the first byte of p.
+func rawWaiting(fd int32, p []byte) bool {
+	_, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), 1, unix.MSG_PEEK, 0, 0)
+	return e != unix.EAGAIN
+}
+
 func rawSend(fd int32, p []byte) (int, syscall.Errno) {
 	n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
 	return int(n), e

@@ -18,7 +18,8 @@ type Target struct {
 
 	family int
 	sa     []byte       // ready for connect(2)
-	streak atomic.Int32 // failed tries since the last answer
+	streak atomic.Int32 // tries since the last answer that were refused or broken
+	mute   atomic.Int32 // tries since the last answer that were silent
 	per    []targetCounters
 }
 
@@ -82,9 +83,10 @@ func (t *Target) Active() int64 {
 	return n
 }
 
-// Streak is how many tries have failed one after the other since a backend's
-// first byte (or, for plain connections, since an accepted connect).
-func (t *Target) Streak() int { return int(t.streak.Load()) }
+// Streak is how many tries have failed since a backend's last first byte (or, for
+// plain connections, since its last accepted connect): those that were refused or
+// broken, and those that were silent. An overloaded backend is silent too.
+func (t *Target) Streak() (broken, silent int) { return int(t.streak.Load()), int(t.mute.Load()) }
 
 // Heard is when the last bytes came from the target, to some milliseconds; the
 // zero time if none ever did.
