@@ -56,12 +56,12 @@ e2e: build kube ## the end-to-end tests, on real Kubernetes components
 	$(GO) test -tags e2e -count=1 -timeout 20m ./test/e2e
 
 .PHONY: faults
-faults: ## podmaster's faults on real processes, each once; HACTL_FAULT_REPEATS=50 for more
+faults: build kube ## faults on real processes, each once; HACTL_FAULT_REPEATS=50, HACTL_FAULT_LONG=1 for more
 	$(GO) test -tags faults -count=1 -timeout 60m ./test/faults/...
 
 .PHONY: lab
-lab: ## the lab of systemd hosts tests itself (root, Debian packages)
-	$(GO) test -tags lab -count=1 -timeout 10m ./test/hosts/...
+lab: build ## tests on systemd hosts (root, Debian packages)
+	$(GO) test -tags lab -count=1 -timeout 10m ./test/hosts/... ./test/faults/...
 
 .PHONY: test
 test: build kube check faults e2e ## everything: what CI runs
