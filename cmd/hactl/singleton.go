@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -77,9 +78,9 @@ func singletonFlags() []cli.Flag {
 	}
 }
 
-// singletonClient connects to etcd and makes sure that it answers.
-func singletonClient(c *cli.Context) (*etcdlock.Client, error) {
-	var endpoints []string
+// etcdPlace is where etcd is and how it is reached: by the flags, or else by the
+// master's own files.
+func etcdPlace(c *cli.Context) (endpoints []string, tlsConfig *tls.Config, err error) {
 	files := etcdlock.TLSFiles{CAFile: c.String("etcd-cafile"), CertFile: c.String("etcd-certfile"), KeyFile: c.String("etcd-keyfile")}
 	if s := c.String("etcd-servers"); s != "" {
 		endpoints = strings.Split(s, ",")
@@ -87,7 +88,7 @@ func singletonClient(c *cli.Context) (*etcdlock.Client, error) {
 		l := layoutOf(c)
 		cluster, err := config.Load(l)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		endpoints = cluster.EtcdClientURLs()
 		dir := filepath.Join(l.PKI(), "etcd")
@@ -95,9 +96,17 @@ func singletonClient(c *cli.Context) (*etcdlock.Client, error) {
 			CAFile: filepath.Join(dir, "ca.crt"), CertFile: filepath.Join(dir, "healthcheck-client.crt"), KeyFile: filepath.Join(dir, "healthcheck-client.key"),
 		}
 	}
-	tlsConfig, err := files.Config()
+	if tlsConfig, err = files.Config(); err != nil {
+		return nil, nil, exitcode.Errorf(exitcode.Usage, "%w", err)
+	}
+	return endpoints, tlsConfig, nil
+}
+
+// singletonClient connects to etcd and makes sure that it answers.
+func singletonClient(c *cli.Context) (*etcdlock.Client, error) {
+	endpoints, tlsConfig, err := etcdPlace(c)
 	if err != nil {
-		return nil, exitcode.Errorf(exitcode.Usage, "%w", err)
+		return nil, err
 	}
 	client, err := etcdlock.Dial(etcdlock.Config{Endpoints: endpoints, TLS: tlsConfig})
 	if err != nil {
