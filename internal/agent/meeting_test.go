@@ -186,7 +186,7 @@ func (mc *meetingCluster) waitFiles(want string) {
 			text, err := os.ReadFile(l.TokenFile())
 			if want == "" {
 				if !errors.Is(err, fs.ErrNotExist) {
-					return fmt.Errorf("it is there: %v", err)
+					return fmt.Errorf("it is there: %w", err)
 				}
 				return nil
 			}

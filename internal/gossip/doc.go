@@ -13,7 +13,7 @@
 //
 // What holds:
 //
-//   - Only who has the cluster's key takes part: every message is encrypted and
+//   - Only who has the cluster's gossip key takes part: every message is encrypted and
 //     authenticated (AES-GCM), with the cluster's name as its label.
 //   - A configured peer that is not seen is tried again for as long as it takes.
 //     The library underneath (memberlist) never rejoins after a partition.

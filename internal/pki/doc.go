@@ -6,6 +6,7 @@
 //	        └───────── hactl/agent · hactl/admin            (O=hactl:masters)
 //	front-proxy-ca ─── front-proxy-client
 //	sa.key, sa.pub ─── service account tokens
+//	hactl/gossip.key ─ the masters' gossip
 //
 // What holds:
 //

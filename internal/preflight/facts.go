@@ -47,7 +47,7 @@ type Facts struct {
 	Kubelet  string // version of the kubelet that is installed; empty: none
 
 	TokenFile string
-	TokenErr  error // nil: it is there, private and well formed
+	TokenErr  error // nil: it is there, private, well formed and has not expired
 
 	Old Old
 }

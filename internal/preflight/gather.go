@@ -56,7 +56,7 @@ func Gather(ctx context.Context, cfg Config) Facts {
 			f.Master = m
 		}
 		f.TokenFile = cfg.Layout.Under(f.Cluster.Token.File)
-		_, f.TokenErr = pki.ReadToken(f.TokenFile)
+		f.TokenErr = checkToken(f.TokenFile)
 	}
 	// Alone, so that nothing of ours disturbs the measure.
 	f.Fsync = measureFsync(ctx, cfg.Layout.EtcdData(), fsyncWrites, fsyncTime)
@@ -147,4 +147,15 @@ func existing(path string) string {
 		}
 		path = up
 	}
+}
+
+func checkToken(file string) error {
+	text, err := pki.ReadToken(file)
+	if err != nil {
+		return err
+	}
+	if err := pki.TokenValid(text, time.Now()); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/etcdcluster"
 	"github.com/hactl/hactl/internal/exitcode"
+	"github.com/hactl/hactl/internal/pki"
 )
 
 func judgeConfig(f *Facts, v *verdict) {
@@ -182,8 +183,8 @@ func judgeIntent(f *Facts, v *verdict) {
 }
 
 func judgeToken(f *Facts, v *verdict) {
-	if f.TokenErr == nil {
-		return
+	if f.TokenErr == nil || f.member() && errors.Is(f.TokenErr, pki.ErrTokenExpired) {
+		return // one that expired is as it should be once its cluster is there
 	}
 	level := Error
 	if f.member() {

@@ -17,6 +17,7 @@ import (
 	"github.com/hactl/hactl/internal/exitcode"
 	"github.com/hactl/hactl/internal/layout"
 	"github.com/hactl/hactl/internal/master"
+	"github.com/hactl/hactl/internal/pki"
 	"github.com/hactl/hactl/internal/workload/systemd"
 )
 
@@ -135,6 +136,9 @@ var faults = []fault{
 	{"no token, and no need", func(f *Facts) {
 		f.TokenErr, f.Old.Intent = errors.New("no token"), intent("prod", "m1", etcdcluster.Used)
 	}, CheckToken, Warning, "no token", "hactl token create"},
+	{"an expired token", func(f *Facts) {
+		f.TokenErr = pki.TokenValid(pki.NewToken(time.Unix(1, 0)), time.Unix(2, 0))
+	}, CheckToken, Error, "the token expired", "hactl token rotate"},
 	{"no podmaster", func(f *Facts) { f.Programs[1] = Program{Path: "/p", Err: errors.New("/p: no such file")} }, CheckPrograms, Error, "/p: no such file", "hactl and podmaster"},
 	{"no API server", func(f *Facts) {
 		f.Programs[2] = Program{Path: "/k", Kubernetes: true, Err: errors.New("/k is not a program")}

@@ -331,7 +331,7 @@ func TestTwoMachinesOfOneName(t *testing.T) {
 			var c Conflict
 			if !errors.As(err, &c) || !strings.Contains(err.Error(), "name m2") ||
 				!strings.Contains(err.Error(), twin.cfg.Bind) || !strings.Contains(err.Error(), ms[1].cfg.Bind) {
-				return fmt.Errorf("got %v", err)
+				return fmt.Errorf("got %w, want a conflict", err)
 			}
 			return nil
 		})
