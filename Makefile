@@ -63,8 +63,16 @@ faults: build kube ## faults on real processes, each once; HACTL_FAULT_REPEATS=5
 lab: build ## tests on systemd hosts (root, Debian packages)
 	$(GO) test -tags lab -count=1 -timeout 10m ./test/hosts/... ./test/faults/...
 
+.PHONY: vagrant
+vagrant: build kube ## three masters and a worker by Vagrant on LXC, for real, with the smoke test (root, Debian packages)
+	deploy/vagrant/lxc/run
+
+.PHONY: vagrant-validate
+vagrant-validate: build # the Vagrantfile and its scripts; starts nothing
+	deploy/vagrant/validate
+
 .PHONY: test
-test: build kube check faults e2e ## everything: what CI runs
+test: build kube check vagrant-validate faults e2e ## everything: what CI runs
 
 .PHONY: bench
 bench: build kube ## print the measures

@@ -193,9 +193,13 @@ func (h *Host) etcdServers() []string {
 // FrontDoor is one more balancer, as a worker runs it: in front of all API
 // servers, without a master's secrets.
 func FrontDoor(l layout.Layout, p Programs, listen, metrics string) workload.Unit {
+	args := []string{p.Hactl, "lb", "run"}
+	if l.Root != "" {
+		args = append(args, "--root", l.Root)
+	}
 	return workload.Unit{
 		Name: Balancer, Description: "load balancer",
-		Exec:   []string{p.Hactl, "lb", "run", "--root", l.Root, "--from-masters", "--listen", listen, "--listen-metrics", metrics},
+		Exec:   append(args, "--from-masters", "--listen", listen, "--listen-metrics", metrics),
 		Notify: true, WatchdogSec: 10 * time.Second, StopTimeout: 30 * time.Second,
 		LogFile: l.LogFile(Balancer),
 	}
