@@ -60,7 +60,7 @@ faults: build kube ## faults on real processes, each once; HACTL_FAULT_REPEATS=5
 	$(GO) test -tags faults -count=1 -timeout 60m ./test/faults/...
 
 .PHONY: lab
-lab: build ## tests on systemd hosts (root, Debian packages)
+lab: build kube ## tests on systemd hosts (root, Debian packages)
 	$(GO) test -tags lab -count=1 -timeout 10m ./test/hosts/... ./test/faults/...
 
 .PHONY: vagrant
