@@ -1,7 +1,7 @@
 // Package bootstrap turns a machine into a master: the same command on every one
 // of them, begun again wherever it was cut.
 //
-//	configuration ─▶ preflight ─▶ meeting ─▶ secrets ─▶ files ─▶ etcd's intent ─▶ units ─▶ votes ─▶ serves
+//	configuration ─▶ preflight ─▶ meeting ─▶ secrets ─▶ files, units ─▶ etcd's intent ─▶ votes ─▶ serves
 //	                                 │
 //	       Decide(what I am, whom I see) ─▶ make | fetch | found | join | wait, and why
 //

@@ -134,11 +134,19 @@ func (r *run) join(ctx context.Context) (string, error) {
 		if errors.As(err, &final) {
 			return "", err
 		}
-		r.waitFor(err.Error())
+		r.waitFor(why(err))
 		if !pause(ctx) {
 			return "", inVain(ctx, err)
 		}
 	}
+}
+
+// why is a reason to wait that does not change with every try.
+func why(err error) string {
+	if errors.Is(err, etcdcluster.ErrUnreachable) {
+		return "no etcd member of the cluster answers yet"
+	}
+	return err.Error()
 }
 
 // inVain is timedOut with the code of a refusal, where that was the reason.
@@ -216,6 +224,9 @@ func removalsFirst(steps []etcdcluster.Step) []etcdcluster.Step {
 
 // etcd starts the member and waits until it serves.
 func (r *run) etcd(ctx context.Context) (string, error) {
+	if err := r.cfg.Systemd.Enable(ctx, r.order...); err != nil {
+		return "", err
+	}
 	return "", r.bringUp(ctx, master.Etcd+".service")
 }
 

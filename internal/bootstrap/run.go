@@ -30,9 +30,9 @@ const (
 	StepMeet      = "meet"      // the machines meet
 	StepSecrets   = "secrets"   // the CA set and the keys are made or fetched
 	StepFiles     = "files"     // certificates, kubeconfigs, Kubernetes' own files
+	StepUnits     = "units"     // unit files
 	StepIntent    = "intent"    // the permission to found, or the place as a learner
-	StepUnits     = "units"     // unit files, enabled
-	StepEtcd      = "etcd"      // the member runs
+	StepEtcd      = "etcd"      // the units are enabled, the member runs
 	StepVote      = "vote"      // the member votes
 	StepStart     = "start"     // everything else runs
 	StepServe     = "serve"     // API server, balancer and singletons serve
@@ -42,8 +42,8 @@ const (
 // Steps lists the steps of bootstrap in their order.
 func Steps() []string {
 	return []string{
-		StepConfig, StepPreflight, StepMeet, StepSecrets, StepFiles, StepIntent,
-		StepUnits, StepEtcd, StepVote, StepStart, StepServe, StepNode,
+		StepConfig, StepPreflight, StepMeet, StepSecrets, StepFiles, StepUnits,
+		StepIntent, StepEtcd, StepVote, StepStart, StepServe, StepNode,
 	}
 }
 
@@ -130,7 +130,9 @@ type run struct {
 	journal *journal
 	began   time.Time
 	order   []string // unit files in the order of starting
-	result  Result
+
+	memberID string // of leave: this machine's
+	result   Result
 
 	own          phase
 	meeting      Meeting // nil: none was needed
@@ -172,8 +174,8 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		{StepMeet, r.meet},
 		{StepSecrets, r.secrets},
 		{StepFiles, r.files},
-		{StepIntent, r.intent},
 		{StepUnits, r.units},
+		{StepIntent, r.intent},
 		{StepEtcd, r.etcd},
 		{StepVote, r.vote},
 		{StepStart, r.start},

@@ -35,6 +35,7 @@ type Units interface {
 // Files changes which units there are.
 type Files interface {
 	Changed(want map[string][]byte) ([]string, error)
+	Rendered() ([]string, error) // those that hactl wrote
 	Install(ctx context.Context, want map[string][]byte) error
 	Enable(ctx context.Context, names ...string) error
 	Disable(ctx context.Context, names ...string) error
@@ -128,8 +129,9 @@ func (r *run) unitFiles(ctx context.Context) (map[string][]byte, []string, error
 	return want, order, nil
 }
 
-// units installs and enables the unit files. Those that change are recorded, to
-// be restarted when their turn comes.
+// units installs the unit files. They are enabled later, when the machine may be a
+// member: before, its next boot would start what refuses to run. Those that change
+// are recorded, to be restarted when their turn comes.
 func (r *run) units(ctx context.Context) (string, error) {
 	want, order, err := r.unitFiles(ctx)
 	if err != nil {

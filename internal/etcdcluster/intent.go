@@ -215,3 +215,21 @@ func (in Intent) advance(stateDir string, to State, member, cluster uint64) erro
 	in.MemberID, in.ClusterID = idString(member), idString(cluster)
 	return in.write(stateDir)
 }
+
+// MarkRemoved records that the cluster removed this machine's member, where the
+// member itself could not: it stopped before it heard. The machine then stays out.
+// It is no error when that is recorded already, or when there is no intent.
+func MarkRemoved(stateDir string) error {
+	in, err := ReadIntent(stateDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil || in.State == Removed:
+		return err
+	}
+	member, cluster, err := in.ids()
+	if err != nil {
+		return err
+	}
+	return in.advance(stateDir, Removed, member, cluster)
+}

@@ -84,8 +84,33 @@ func (in *Installer) Changed(want map[string][]byte) ([]string, error) {
 	return changed, nil
 }
 
-// Install writes the files that differ, lets systemd read them, and enables all
-// for the next boot. It starts nothing.
+// rendered is how every file of ours begins.
+const rendered = "Rendered by hactl; changes are lost."
+
+// Rendered lists the unit files that were rendered by this package, by name.
+func (in *Installer) Rendered() ([]string, error) {
+	entries, err := os.ReadDir(in.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(in.dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if bytes.HasPrefix(text, []byte("# "+rendered)) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Install writes the files that differ and lets systemd read them. It enables and
+// starts nothing.
 func (in *Installer) Install(ctx context.Context, want map[string][]byte) error {
 	changed, err := in.Changed(want)
 	if err != nil {
@@ -97,13 +122,10 @@ func (in *Installer) Install(ctx context.Context, want map[string][]byte) error 
 		}
 	}
 	// Always: a run before may have been cut between writing and this.
-	if err := in.reload(ctx); err != nil {
-		return err
-	}
-	return in.Enable(ctx, slices.Sorted(maps.Keys(want))...)
+	return in.reload(ctx)
 }
 
-// Enable lets the units start at boot.
+// Enable lets the units start at boot. Systemd reads that at the next one.
 func (in *Installer) Enable(ctx context.Context, names ...string) error {
 	conn, err := in.m.bus(ctx)
 	if err != nil {
@@ -112,7 +134,7 @@ func (in *Installer) Enable(ctx context.Context, names ...string) error {
 	if _, _, err := conn.EnableUnitFilesContext(ctx, names, false, true); err != nil {
 		return fmt.Errorf("enable %s: %w", strings.Join(names, ", "), err)
 	}
-	return in.reload(ctx)
+	return nil
 }
 
 // Disable keeps the units from starting at boot. Units that are not installed
@@ -125,7 +147,7 @@ func (in *Installer) Disable(ctx context.Context, names ...string) error {
 	if _, err := conn.DisableUnitFilesContext(ctx, names, false); err != nil {
 		return fmt.Errorf("disable %s: %w", strings.Join(names, ", "), err)
 	}
-	return in.reload(ctx)
+	return nil
 }
 
 // Remove disables the units and deletes their files. They must be stopped.
@@ -241,7 +263,7 @@ func RenderTarget(name, description string, units ...string) ([]byte, error) {
 	if !unitName.MatchString(name) || len(units) == 0 {
 		r.fault("not a unit's name, or without units")
 	}
-	r.comment("Rendered by hactl; changes are lost.")
+	r.comment(rendered)
 	r.section("Unit")
 	r.text("Description", description)
 	r.comment("Started together, and not waited for.")

@@ -43,7 +43,7 @@ func Render(u workload.Unit, box Sandbox, opt Options) ([]byte, error) {
 	if len(u.Exec) == 0 || !filepath.IsAbs(u.Exec[0]) {
 		r.fault("exec: %q does not begin with an absolute path", u.Exec)
 	}
-	r.comment("Rendered by hactl; changes are lost. Add a drop-in instead: systemctl edit " + FileName(u.Name))
+	r.comment(rendered + " Add a drop-in instead: systemctl edit " + FileName(u.Name))
 	r.section("Unit")
 	r.text("Description", u.Description)
 	r.set("Documentation", "https://github.com/hactl/hactl")
@@ -276,7 +276,7 @@ func RenderSocket(unit, description string, addresses ...string) ([]byte, error)
 	if len(addresses) == 0 {
 		r.fault("no address to listen on")
 	}
-	r.comment("Rendered by hactl; changes are lost. Add a drop-in instead: systemctl edit " + unit + ".socket")
+	r.comment(rendered + " Add a drop-in instead: systemctl edit " + unit + ".socket")
 	r.section("Unit")
 	r.text("Description", description)
 	r.section("Socket")
