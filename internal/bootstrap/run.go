@@ -371,6 +371,10 @@ func (r *run) preflight(ctx context.Context) (string, error) {
 		return "", err
 	}
 	r.own.set(own.Phase)
+	if own.Phase == rendezvous.Removed {
+		_, err := r.decide(ctx) // which refuses, and says why
+		return "", err
+	}
 	programs := r.programs()
 	if err := programs.Find(ctx); err != nil {
 		return "", err
