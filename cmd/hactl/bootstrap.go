@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -133,9 +134,25 @@ func bootstrapConfig(c *cli.Context, e *env, l layout.Layout) (bootstrap.Config,
 		Report: func(ctx context.Context, cluster *config.Cluster) (*status.Report, error) {
 			return clusterReport(ctx, cluster, l)
 		},
-		Progress: e.stderr,
-		Logger:   logging.Discard(),
+		Journaled: killAt(e),
+		Progress:  e.stderr,
+		Logger:    logging.Discard(),
 	}, units.Close, nil
+}
+
+// killAt kills this program at the entry of the journal that HACTL_TEST_KILL_AT
+// names, as in "intent:begun": how tests cut a command at each of its steps.
+func killAt(e *env) func(step, state string) {
+	at := e.getenv("HACTL_TEST_KILL_AT")
+	if at == "" {
+		return nil
+	}
+	return func(step, state string) {
+		if step+":"+state == at {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // it comes at once, but not before this call returns
+		}
+	}
 }
 
 // hactlProgram is this program's file, as units will name it.

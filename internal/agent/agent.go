@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,7 @@ type Agent struct {
 	meeting  *meeting
 	watchdog *watchdog.Watchdog
 	etcd     *etcdAccess
+	learners *learners
 	probes   *probes
 	asked    atomic.Pointer[time.Time] // when the watchdog last began a round
 }
@@ -75,6 +77,10 @@ func New(cfg Config) (*Agent, error) {
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var err error
 	if a.etcd, err = newEtcdAccess(cfg.Cluster, cfg.Layout); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	own := slices.IndexFunc(cfg.Cluster.Masters, func(m config.Master) bool { return m.Name == self.Name })
+	if a.learners, err = newLearners(cfg.Cluster, cfg.Layout, a.etcd.members[own], cfg.Logger); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	if a.probes, err = newProbes(cfg.Cluster, self, cfg.Layout); err != nil {
@@ -166,6 +172,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		{Name: "gossip", Run: a.gossip.Run},
 		{Name: "hints", Run: a.hint},
 		{Name: "meeting", Run: a.meeting.Run},
+		{Name: "learners", Run: a.learners.Run},
+		{Name: "configuration", Run: a.followConfig},
 		{Name: "watchdog", Run: a.watchdog.Run},
 		{Name: "metrics", Run: func(ctx context.Context) error { return health.Serve(ctx, metrics, endpoints) }},
 		{Name: "api", Run: server.Run},

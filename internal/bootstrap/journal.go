@@ -95,6 +95,7 @@ func parseJournal(text []byte) (Record, error) {
 type journal struct {
 	path string
 	lock *os.File
+	told func(step, state string) // may be nil
 	Record
 }
 
@@ -143,13 +144,24 @@ func (j *journal) close() { _ = j.lock.Close() } // closing releases the lock
 
 func (j *journal) begin(step string) error {
 	j.Steps = append(j.Steps, StepRecord{Name: step, State: Begun, Changed: time.Now().UTC()})
-	return j.write()
+	return j.writeStep()
+}
+
+// writeStep writes the journal and tells of its last step.
+func (j *journal) writeStep() error {
+	if err := j.write(); err != nil {
+		return err
+	}
+	if s := j.Steps[len(j.Steps)-1]; j.told != nil {
+		j.told(s.Name, s.State)
+	}
+	return nil
 }
 
 func (j *journal) done(note string) error {
 	s := &j.Steps[len(j.Steps)-1]
 	s.State, s.Note, s.Changed = Done, note, time.Now().UTC()
-	return j.write()
+	return j.writeStep()
 }
 
 func (j *journal) finish() error {

@@ -49,7 +49,7 @@ func Leave(ctx context.Context, cfg Config) (*Result, error) {
 		return nil, err
 	}
 	defer j.close()
-	r.journal, j.Master = j, r.self.Name
+	r.journal, j.Master, j.told = j, r.self.Name, cfg.Journaled
 	if cut := last.Cut(); cut != "" && last.Command == CommandLeave {
 		r.say("going on: the run before was cut at the step %s", cut)
 	}

@@ -62,7 +62,7 @@ func Reset(ctx context.Context, cfg ResetConfig) (*Result, error) {
 		return nil, err
 	}
 	defer j.close()
-	r.journal, j.Restart = j, nil
+	r.journal, j.Restart, j.told = j, nil, cfg.Journaled
 	l := cfg.Layout
 	for _, s := range []struct {
 		name string

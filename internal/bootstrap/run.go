@@ -70,6 +70,10 @@ type Config struct {
 	// Report asks the whole cluster how it is.
 	Report func(context.Context, *config.Cluster) (*status.Report, error)
 
+	// Journaled is told of each entry in the journal, once it is on the disk; nil:
+	// nobody is. Tests cut a command there.
+	Journaled func(step, state string)
+
 	Progress io.Writer    // one line a step and a reason to wait; nil: none
 	Logger   *slog.Logger // nil: nothing is logged
 }
@@ -161,7 +165,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		return nil, err
 	}
 	defer j.close()
-	r.journal, j.Master = j, r.self.Name
+	r.journal, j.Master, j.told = j, r.self.Name, cfg.Journaled
 	if cut := last.Cut(); cut != "" && last.Command == CommandBootstrap {
 		r.say("going on: the run before was cut at the step %s", cut)
 	}
