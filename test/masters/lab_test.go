@@ -286,14 +286,19 @@ func (m *masters) frontDoors(t *testing.T, names ...string) {
 	}
 }
 
-// pids are the main processes of a host's units.
+// pids are the main processes of a host's units, once all run.
 func (m *masters) pids(t *testing.T, host string) string {
 	t.Helper()
-	o := m.command(t.Context(), host, "systemctl", "show", "-p", "Id,MainPID", "hactl-etcd", "kube-apiserver", "hactl-lb", "hactl-agent", "podmaster@kube-scheduler", "podmaster@kube-controller-manager")
-	if o.code != 0 || strings.Count(o.stdout, "MainPID=") != 6 || strings.Contains(o.stdout, "MainPID=0") {
-		t.Fatalf("the main processes: %v", o)
-	}
-	return o.stdout
+	var text string
+	testwait.For(t, "all units of "+host+" to run", patience, func() error {
+		o := m.command(t.Context(), host, "systemctl", "show", "-p", "Id,MainPID", "hactl-etcd", "kube-apiserver", "hactl-lb", "hactl-agent", "podmaster@kube-scheduler", "podmaster@kube-controller-manager")
+		if o.code != 0 || strings.Count(o.stdout, "MainPID=") != 6 || strings.Contains(o.stdout, "MainPID=0") {
+			return fmt.Errorf("the main processes: %v", o)
+		}
+		text = o.stdout
+		return nil
+	})
+	return text
 }
 
 // voters are the names of the members that vote, sorted.

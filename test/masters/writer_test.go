@@ -155,7 +155,9 @@ func (w *writer) lost(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		var list struct{ Items []struct{ Metadata struct{ Name string } } }
+		var list struct {
+			Items []struct{ Metadata struct{ Name string } }
+		}
 		if err := json.Unmarshal(data, &list); err != nil {
 			return err
 		}
