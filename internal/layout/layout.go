@@ -44,6 +44,9 @@ func (l Layout) State() string { return l.path("var/lib/hactl") }
 // EtcdData is the etcd member's data folder.
 func (l Layout) EtcdData() string { return l.path("var/lib/hactl/etcd") }
 
+// EventsFile is what was decided and done on this master.
+func (l Layout) EventsFile() string { return l.path("var/lib/hactl/events.jsonl") }
+
 // BackendsFile is the load balancer's last good list of backends.
 func (l Layout) BackendsFile() string { return l.path("var/lib/hactl/lb/backends.json") }
 

@@ -11,8 +11,12 @@ type Kind string
 // The kinds of action.
 const (
 	None    Kind = "none"    // nothing is wrong, or not yet enough
-	Restart Kind = "restart" // kill it and start it
+	Restart Kind = "restart" // stop it, by force unless it is for a leak, and start it
+	Warn    Kind = "warn"    // something is wrong that no restart heals
 	Hold    Kind = "hold"    // something is wrong, and a restart is not allowed or would not help
+
+	PauseKind  Kind = "pause"  // somebody paused the watchdog
+	ResumeKind Kind = "resume" // it goes on
 )
 
 // Reason is why.
@@ -27,6 +31,12 @@ const (
 	Asleep     Reason = "watchdog was asleep" // None: this very process did not run
 	NoAnswer   Reason = "no answer"           // Restart
 	Stopped    Reason = "stopped (state T)"   // Restart
+	Frozen     Reason = "frozen (cgroup)"     // Restart
+	Leak       Reason = "past a limit"        // Restart, not forced
+	Ordered    Reason = "ordered"             // PauseKind, ResumeKind
+	TimeOver   Reason = "its time is over"    // ResumeKind
+	DiskLow    Reason = "disk nearly full"    // Warn
+	ClockSkew  Reason = "clock skew"          // Warn
 	Dependency Reason = "dependency is sick"  // Hold
 	BackingOff Reason = "backing off"         // Hold
 	BudgetUsed Reason = "budget spent"        // Hold
@@ -63,9 +73,11 @@ func Decide(p Policy, h History, now time.Time) Action {
 	var wrong Action
 	switch {
 	case h.Stops >= p.Fall:
-		wrong = Action{Restart, Stopped, fmt.Sprintf("%d of %d", h.Stops, p.Fall)}
+		wrong = Action{Restart, h.StopReason, fmt.Sprintf("%d of %d", h.Stops, p.Fall)}
 	case h.Fails >= p.Fall:
 		wrong = Action{Restart, NoAnswer, fmt.Sprintf("%d of %d", h.Fails, p.Fall)}
+	case h.leaks(p, now):
+		wrong = Action{Restart, Leak, fmt.Sprintf("%s for %v", h.Over, p.LeakHold)}
 	default:
 		return mild(p, h)
 	}
@@ -97,6 +109,8 @@ func mild(p Policy, h History) Action {
 		return Action{None, Doubt, fmt.Sprintf("%d of %d", h.Fails, p.Fall)}
 	case h.Failing:
 		return Action{None, Starting, ""}
+	case h.Over != "":
+		return Action{None, Doubt, h.Over}
 	default:
 		return Action{None, Healthy, ""}
 	}

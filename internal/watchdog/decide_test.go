@@ -37,8 +37,8 @@ func TestDecide(t *testing.T) {
 		"in doubt":              {History{PID: 1, Fails: 2}, "none (in doubt, 2 of 3)"},
 		"stopped in doubt":      {History{PID: 1, Stops: 2, Fails: 1}, "none (in doubt, stopped, 2 of 3)"},
 		"hung":                  {hung, "restart (no answer, 3 of 3)"},
-		"stopped":               {History{PID: 1, Stops: 3}, "restart (stopped (state T), 3 of 3)"},
-		"stopped beats hung":    {with(func(h *History) { h.Stops = 4 }), "restart (stopped (state T), 4 of 3)"},
+		"stopped":               {History{PID: 1, Stops: 3, StopReason: Stopped}, "restart (stopped (state T), 3 of 3)"},
+		"stopped beats hung":    {with(func(h *History) { h.Stops, h.StopReason = 4, Stopped }), "restart (stopped (state T), 4 of 3)"},
 		"no process":            {with(func(h *History) { h.PID = 0 }), "none (not running)"},
 		"blind":                 {with(func(h *History) { h.Blind = true }), "hold (supervisor silent)"},
 		"paused":                {with(func(h *History) { h.Paused = true }), "hold (paused, no answer)"},
@@ -57,6 +57,11 @@ func TestDecide(t *testing.T) {
 		"budget comes back": {with(func(h *History) {
 			h.Restarts = ago(10*time.Minute, 9*time.Minute, 8*time.Minute, 7*time.Minute, 6*time.Minute)
 		}), "restart (no answer, 3 of 3)"},
+		"frozen":                  {History{PID: 1, Stops: 3, StopReason: Frozen}, "restart (frozen (cgroup), 3 of 3)"},
+		"past a limit, not yet":   {History{PID: 1, Over: "memory", OverSince: noon.Add(-time.Minute)}, "none (in doubt, memory)"},
+		"past a limit":            {History{PID: 1, Over: "memory", OverSince: noon.Add(-5 * time.Minute)}, "restart (past a limit, memory for 5m0s)"},
+		"a leak and paused":       {History{PID: 1, Paused: true, Over: "memory", OverSince: noon.Add(-5 * time.Minute)}, "hold (paused, past a limit)"},
+		"a leak backs off":        {History{PID: 1, Over: "memory", OverSince: noon.Add(-5 * time.Minute), Restarts: ago(time.Second)}, "hold (backing off, 10s after the last restart)"},
 		"paused even when budget": {with(func(h *History) { h.Paused = true; h.Restarts = ago(time.Second) }), "hold (paused, no answer)"},
 	} {
 		if got := Decide(policy, c.h, noon).String(); got != c.want {
@@ -105,7 +110,7 @@ func TestNeverRestarts(t *testing.T) {
 			now = now.Add(time.Duration(rapid.IntRange(1, 60).Draw(t, "gap")) * time.Second)
 			o := Observation{
 				At: now, PID: rapid.IntRange(0, 2).Draw(t, "pid"), Blind: rapid.IntRange(0, 9).Draw(t, "blind") == 0,
-				Stopped: rapid.Bool().Draw(t, "stopped"), Late: rapid.IntRange(0, 5).Draw(t, "late") == 0,
+				Stopped: rapid.SampledFrom([]Reason{"", Stopped, Frozen}).Draw(t, "stopped"), Late: rapid.IntRange(0, 5).Draw(t, "late") == 0,
 			}
 			if rapid.IntRange(0, 3).Draw(t, "fails") > 0 {
 				o.Err = errBad
@@ -116,7 +121,7 @@ func TestNeverRestarts(t *testing.T) {
 			if !o.Blind && o.PID != h.PID {
 				bad = 0
 			}
-			if !o.Blind && !o.Late && (o.Err != nil || o.Stopped) {
+			if !o.Blind && !o.Late && (o.Err != nil || o.Stopped != "") {
 				bad++
 			}
 			h = h.Observe(p, 0, o)
@@ -195,7 +200,7 @@ func TestTurnsSayWhen(t *testing.T) {
 			t.Errorf("%v into the round: wait %v, want %v", into, got, want)
 		}
 	}
-	if _, err := (Turns{Index: 0, Masters: 1}).Permit(t.Context(), "u"); err != nil {
+	if _, err := (Turns{Index: 0, Masters: 1}).Permit(t.Context(), Ask{Unit: "u"}); err != nil {
 		t.Errorf("alone: %v", err)
 	}
 }

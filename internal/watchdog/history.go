@@ -8,10 +8,12 @@ type Observation struct {
 	Blind   bool      // the supervisor did not say which process it is
 	PID     int       // of the main process; 0: there is none
 	Since   time.Time // when that process started; zero: not known
-	Stopped bool      // the process is in state T
+	Stopped Reason    // Stopped when the process is in state T, Frozen when its control group is; else empty
 	Err     error     // of the probe
 	Sick    string    // a dependency that fails its check; empty: all are well
 	Late    bool      // the round came much too late: this process did not run
+	Sampled bool      // what the process uses was measured in this round
+	Over    string    // with Sampled: what is past its limit, for people; empty: nothing
 }
 
 // History is what was seen of one unit, as far as Decide needs it. The zero
@@ -25,10 +27,14 @@ type History struct {
 	Failing  bool        // the last probe failed
 	Fails    int         // failures that count
 	Good     int         // good answers in a row
-	Stops    int         // rounds in a row in state T
+	Stops    int         // rounds in a row in state T, or frozen
 	Sick     string      // the dependency that was sick at the last round
 	Asleep   bool        // the last round came too late to count
 	Restarts []time.Time // by the watchdog, oldest first; outlive the process
+
+	StopReason Reason    // of Stops
+	Over       string    // what was past its limit at the last measurement
+	OverSince  time.Time // of the first of the measurements in a row that found something so
 }
 
 // Observe returns the history with one more observation. It is pure; grace is
@@ -49,11 +55,13 @@ func (h History) Observe(p Policy, grace time.Duration, o Observation) History {
 		return h
 	}
 	switch {
-	case !o.Stopped:
+	case o.Stopped == "":
 		h.Stops = 0
 	case !o.Late:
 		h.Stops++
+		h.StopReason = o.Stopped
 	}
+	h = h.measured(o)
 	h.Failing = o.Err != nil
 	switch {
 	case o.Err == nil:
@@ -74,6 +82,29 @@ func (h History) Observe(p Policy, grace time.Duration, o Observation) History {
 		h.Fails++
 	}
 	return h
+}
+
+// measured takes what is past its limit. Only an unbroken row of measurements
+// counts, and none while a dependency is sick: requests that wait for it pile up.
+func (h History) measured(o Observation) History {
+	switch {
+	case o.Late, o.Sick != "":
+		h.Over, h.OverSince = "", time.Time{}
+	case !o.Sampled:
+	case o.Over == "":
+		h.Over, h.OverSince = "", time.Time{}
+	default:
+		if h.OverSince.IsZero() {
+			h.OverSince = o.At
+		}
+		h.Over = o.Over
+	}
+	return h
+}
+
+// leaks reports whether something has been past its limit for long enough.
+func (h History) leaks(p Policy, now time.Time) bool {
+	return h.Over != "" && now.Sub(h.OverSince) >= p.LeakHold
 }
 
 // Restarted returns the history after a restart was begun at now.

@@ -13,6 +13,7 @@ type metrics struct {
 	actions  *prometheus.CounterVec   // unit, action, reason
 	restarts *prometheus.CounterVec   // unit, result
 	sick     *prometheus.GaugeVec     // dependency
+	usage    *prometheus.GaugeVec     // unit, resource
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -37,10 +38,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "hactl_watchdog_dependency_sick", Help: "1 while a dependency fails its check.",
 		}, []string{"dependency"}),
 	}
+	m.usage = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "hactl_watchdog_usage", Help: "What a unit's process uses: memory (bytes, without mapped files), files, goroutines.",
+	}, []string{"unit", "resource"})
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.probes, m.seconds, m.failures, m.actions, m.restarts, m.sick} {
+	for _, c := range []prometheus.Collector{m.probes, m.seconds, m.failures, m.actions, m.restarts, m.sick, m.usage} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -58,6 +62,14 @@ func result(err error) string {
 func (m *metrics) probed(unit string, took time.Duration, err error) {
 	m.probes.WithLabelValues(unit, result(err)).Inc()
 	m.seconds.WithLabelValues(unit).Observe(took.Seconds())
+}
+
+func (m *metrics) used(unit string, u Usage) {
+	m.usage.WithLabelValues(unit, "memory").Set(float64(u.Memory))
+	m.usage.WithLabelValues(unit, "files").Set(float64(u.Files))
+	if u.Goroutines > 0 {
+		m.usage.WithLabelValues(unit, "goroutines").Set(float64(u.Goroutines))
+	}
 }
 
 func (m *metrics) dependency(name string, sick bool) {

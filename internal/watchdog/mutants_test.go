@@ -55,7 +55,7 @@ var mutants = map[string]struct {
 			return decide(p, h, now)
 		}
 	}},
-	"state T is not looked at": {"stopped-process", func(w *Watchdog) { w.stopped = func(int) bool { return false } }},
+	"state T is not looked at": {"stopped-process", func(w *Watchdog) { w.stopped = func(int) Reason { return "" } }},
 	"one moment in state T is enough": {"stopped-for-a-moment", func(w *Watchdog) {
 		decide := w.decide
 		w.decide = func(p Policy, h History, now time.Time) Action {
@@ -76,11 +76,56 @@ var mutants = map[string]struct {
 	"the back-off does not grow": {"never-starts", func(w *Watchdog) {
 		w.cfg.Policy.Backoff.Max = w.cfg.Policy.Backoff.Base
 	}},
-	"no budget":                              {"budget", func(w *Watchdog) { w.cfg.Policy.Budget = 1 << 20 }},
-	"the budget never comes back":            {"budget", func(w *Watchdog) { w.cfg.Policy.Window = time.Hour }},
-	"a new process has a new budget":         {"budget", observing(func(h *History, o *Observation) { h.forgetIfNew(o) })},
-	"a new watchdog has a new budget":        {"budget-outlives-the-watchdog", func(w *Watchdog) { w.cfg.StateFile = "" }},
-	"pause is forgotten":                     {"paused", func(w *Watchdog) { w.cfg.StateFile = "" }},
+	"no budget":                       {"budget", func(w *Watchdog) { w.cfg.Policy.Budget = 1 << 20 }},
+	"the budget never comes back":     {"budget", func(w *Watchdog) { w.cfg.Policy.Window = time.Hour }},
+	"a new process has a new budget":  {"budget", observing(func(h *History, o *Observation) { h.forgetIfNew(o) })},
+	"a new watchdog has a new budget": {"budget-outlives-the-watchdog", func(w *Watchdog) { w.cfg.StateFile = "" }},
+	"pause is forgotten":              {"paused", func(w *Watchdog) { w.cfg.StateFile = "" }},
+	"a pause outlives its time": {"paused-unit", func(w *Watchdog) {
+		w.cfg.StateFile = ""
+		for _, t := range w.targets {
+			w.pauses[t.Unit] = Pause{}
+		}
+	}},
+	"a pause of one is a pause of all": {"paused-unit", observing(func(h *History, _ *Observation) { h.Paused = h.Paused || h.PID == 11 })},
+	"a frozen group is not looked at": {"frozen", func(w *Watchdog) {
+		stopped := w.stopped
+		w.stopped = func(pid int) Reason {
+			if r := stopped(pid); r != Frozen {
+				return r
+			}
+			return ""
+		}
+	}},
+	"one measurement is a leak":           {"leak", func(w *Watchdog) { w.cfg.Policy.LeakHold = 1 }},
+	"measurements add up over a good one": {"leak", observing(func(_ *History, o *Observation) { o.Sampled = o.Sampled && o.Over != "" })},
+	"a leak is not looked at":             {"leak", observing(func(_ *History, o *Observation) { o.Over = "" })},
+	"a leak is restarted by force": {"leak", func(w *Watchdog) {
+		decide := w.decide
+		w.decide = func(p Policy, h History, now time.Time) Action {
+			a := decide(p, h, now)
+			if a.Reason == Leak {
+				a.Reason = NoAnswer
+			}
+			return a
+		}
+	}},
+	"what piles up while etcd is sick is a leak": {"leak-sick-etcd", observing(func(_ *History, o *Observation) { o.Sick = "" })},
+	"a leak grows while the host is frozen":      {"leak-asleep", observing(func(_ *History, o *Observation) { o.Late = false })},
+	"a leak needs no permit":                     {"leak-not-permitted", func(w *Watchdog) { w.cfg.Permit = nil }},
+	"one bad look at a disk is a warning":        {"disk-low", func(w *Watchdog) { w.cfg.Policy.Fall = 1 }},
+	"a full disk is not told": {"disk-low", func(w *Watchdog) {
+		w.decideNotice = func(Reason, NoticeHistory) Action { return Action{None, Healthy, ""} }
+	}},
+	"a full disk is a reason to restart": {"disk-low", func(w *Watchdog) {
+		w.decideNotice = func(r Reason, h NoticeHistory) Action {
+			a := DecideNotice(r, h)
+			if a.Kind == Warn {
+				a.Kind = Restart
+			}
+			return a
+		}
+	}},
 	"pause is ignored":                       {"paused", func(w *Watchdog) { w.decide = unpaused }},
 	"no permit is asked for":                 {"not-permitted", func(w *Watchdog) { w.cfg.Permit = nil }},
 	"two restarts at once":                   {"one-at-a-time", observing(nil)},
@@ -147,7 +192,7 @@ func TestMutantThatWaitsForThePermitIsCaught(t *testing.T) {
 		w.decide = func(p Policy, h History, now time.Time) Action {
 			a := decide(p, h, now)
 			if a.Kind == Restart {
-				_, _ = w.permit(context.Background(), "kube-apiserver")
+				_, _ = w.permit(context.Background(), Ask{Unit: "kube-apiserver"})
 			}
 			return a
 		}

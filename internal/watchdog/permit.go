@@ -7,11 +7,19 @@ import (
 	"time"
 )
 
-// Permit asks whether unit may be restarted now. It returns why not, or a func
+// Ask is a wish for a restart.
+type Ask struct {
+	Unit   string
+	Reason Reason
+	// Gentle: the unit works, and the restart can wait (Leak).
+	Gentle bool
+}
+
+// Permit asks whether a unit may be restarted now. It returns why not, or a func
 // (which may be nil) that is called when the restart is over. It should answer
 // within a few seconds; without an answer the restart is held and asked for
 // again.
-type Permit func(ctx context.Context, unit string) (release func(), err error)
+type Permit func(ctx context.Context, ask Ask) (release func(), err error)
 
 // Turns is the rule for when the masters cannot ask each other: time is cut into
 // slots by the wall clock, and each master begins restarts only in the first half
@@ -25,7 +33,7 @@ type Turns struct {
 }
 
 // Permit implements the type Permit.
-func (t Turns) Permit(context.Context, string) (release func(), err error) {
+func (t Turns) Permit(context.Context, Ask) (release func(), err error) {
 	if wait := t.wait(time.Now()); wait > 0 {
 		return nil, fmt.Errorf("another master's turn, ours is in %v", wait.Round(time.Second))
 	}

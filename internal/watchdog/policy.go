@@ -30,6 +30,11 @@ type Policy struct {
 	// Backoff is the least time from one restart of a unit to the next: the n-th
 	// pause after n restarts within Window. Default 10s, doubling to 5m.
 	Backoff backoff.Backoff
+	// LeakHold is how long a unit must be past one of its limits before it is
+	// restarted for that; default 5m. Less takes a burst of work for a leak.
+	LeakHold time.Duration
+	// Sample is the time between two measurements of what units use; default 10s.
+	Sample time.Duration
 }
 
 // PolicyOf takes what the cluster's configuration says of the watchdog.
@@ -45,6 +50,8 @@ func (p Policy) withDefaults() Policy {
 	p.Grace = cmp.Or(p.Grace, time.Minute)
 	p.Window = cmp.Or(p.Window, 10*time.Minute)
 	p.Budget = cmp.Or(p.Budget, 5)
+	p.LeakHold = cmp.Or(p.LeakHold, 5*time.Minute)
+	p.Sample = cmp.Or(p.Sample, 10*time.Second)
 	p.Backoff.Base = cmp.Or(p.Backoff.Base, 10*time.Second)
 	p.Backoff.Max = cmp.Or(p.Backoff.Max, 5*time.Minute)
 	return p
@@ -65,6 +72,7 @@ func (p Policy) validate() error {
 		{"grace", p.Grace < 0, p.Grace},
 		{"window", p.Window <= 0, p.Window},
 		{"budget", p.Budget < 1, p.Budget},
+		{"limits.hold", p.LeakHold <= p.Sample, p.LeakHold},
 	} {
 		if f.bad {
 			errs = append(errs, fmt.Errorf("watchdog.%s: %v is too small", f.what, f.is))

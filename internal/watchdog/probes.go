@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/prometheus/procfs"
@@ -66,13 +68,40 @@ func Connect(address string) health.Check {
 	}
 }
 
-// stoppedProcess reports whether pid is stopped by a signal (state T). One that
-// a debugger holds (t) is not: somebody is looking at it.
-func stoppedProcess(pid int) bool {
+// stoppedProcess says whether pid is Stopped by a signal (state T), or Frozen with
+// its control group, which no state tells. One that a debugger holds (t) is
+// neither: somebody is looking at it.
+func stoppedProcess(pid int) Reason {
 	p, err := procfs.NewProc(pid)
 	if err != nil {
-		return false
+		return ""
 	}
-	stat, err := p.Stat()
-	return err == nil && stat.State == "T"
+	if stat, err := p.Stat(); err == nil && stat.State == "T" {
+		return Stopped
+	}
+	groups, err := p.Cgroups()
+	if err != nil {
+		return ""
+	}
+	for _, g := range groups {
+		if g.HierarchyID == 0 && groupFrozen(g.Path) {
+			return Frozen
+		}
+	}
+	return ""
+}
+
+// cgroup2 are the places where the unified hierarchy is mounted.
+var cgroup2 = [...]string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
+
+// groupFrozen reports whether the control group at path is frozen, itself or by
+// one above it.
+func groupFrozen(path string) bool {
+	for _, mount := range cgroup2 {
+		b, err := os.ReadFile(filepath.Join(mount, path, "cgroup.events"))
+		if err == nil {
+			return strings.Contains("\n"+string(b), "\nfrozen 1\n")
+		}
+	}
+	return false
 }

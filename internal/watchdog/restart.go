@@ -16,7 +16,11 @@ const permitTimeout = 5 * time.Second
 // restart restarts t, for which busy is set, if it is permitted, and awaits the
 // result.
 func (w *Watchdog) restart(ctx context.Context, t *target) {
-	release, err := w.permit(ctx, t.Unit)
+	w.mu.Lock()
+	why := w.decide(w.cfg.Policy, t.history, time.Now())
+	w.mu.Unlock()
+	gentle := why.Reason == Leak
+	release, err := w.permit(ctx, Ask{Unit: t.Unit, Reason: why.Reason, Gentle: gentle})
 	now := time.Now()
 	w.mu.Lock()
 	if err != nil {
@@ -25,15 +29,14 @@ func (w *Watchdog) restart(ctx context.Context, t *target) {
 		w.mu.Unlock()
 		return
 	}
-	why := w.decide(w.cfg.Policy, t.history, now)
 	t.history = t.history.Restarted(w.cfg.Policy, now)
 	w.announce(t, Action{Restart, why.Reason, why.Detail}, now)
 	w.mu.Unlock()
-	w.save()
+	w.keep()
 
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.RestartTimeout)
 	defer cancel()
-	err = w.cfg.Supervisor.Restart(ctx, t.Unit, true)
+	err = w.cfg.Supervisor.Restart(ctx, t.Unit, !gentle)
 	if release != nil {
 		release()
 	}
@@ -47,10 +50,15 @@ func (w *Watchdog) restart(ctx context.Context, t *target) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.busy, t.restarted = "", time.Now()
+	d := Decision{At: t.restarted, Unit: t.Unit, Action: Action{Restart, why.Reason, why.Detail}, Done: true, Took: took}
+	if err != nil {
+		d.Error = err.Error()
+	}
+	w.tell(d)
 }
 
 // permit asks Config.Permit, so that one that hangs has refused. release may be nil.
-func (w *Watchdog) permit(ctx context.Context, unit string) (release func(), err error) {
+func (w *Watchdog) permit(ctx context.Context, ask Ask) (release func(), err error) {
 	if w.cfg.Permit == nil {
 		return nil, nil // nothing to give back
 	}
@@ -62,7 +70,7 @@ func (w *Watchdog) permit(ctx context.Context, unit string) (release func(), err
 	}
 	got := make(chan answer, 1)
 	go func() {
-		release, err := w.cfg.Permit(ctx, unit)
+		release, err := w.cfg.Permit(ctx, ask)
 		got <- answer{release, err}
 	}()
 	select {

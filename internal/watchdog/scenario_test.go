@@ -24,15 +24,17 @@ import (
 //
 //	policy fall=3 rise=2 grace=30s budget=5 window=10m backoff=10s
 //	target kube-apiserver needs=etcd grace=20s
-//	t=0s   process kube-apiserver pid=10     none: no process; stopped: state T; runs: no longer
+//	t=0s   process kube-apiserver pid=10     none: no process; stopped: state T; frozen; runs: no longer
 //	t=40s  probe kube-apiserver timeout      or ok, error, stuck (ignores its deadline)
 //	t=50s  dependency etcd sick              or well
 //	t=60s  restart kube-apiserver fails      how restarts go from now on: works (new pid, answers), still (new pid, still
 //	                                         fails), fails, takes 30s
 //	t=60s  permit refuse                     or grant, stuck
 //	t=60s  supervisor silent                 or answers
+//	t=60s  uses kube-apiserver too-much      or little
+//	t=60s  notice disk low                   or fine; needs a line "notice disk"
 //	t=70s  asleep 30s                        the watchdog does not run for so long
-//	t=80s  pause                             or resume, reborn (a new watchdog on the same state file)
+//	t=80s  pause                             or pause UNIT, pause UNIT for 20s (- for all units); resume [UNIT], reborn (a new watchdog on the same state file)
 //	t=99s  end
 //	=> t=42s restart kube-apiserver (no answer, 3 of 3)
 //
@@ -41,6 +43,7 @@ type scenario struct {
 	policy  Policy
 	targets []Target
 	deps    []string
+	notices []string
 	events  []event
 	want    []string
 }
@@ -85,6 +88,10 @@ func (s *scenario) line(f []string) error {
 	}
 	var t Target
 	args := f[1:]
+	if f[0] == "notice" {
+		s.notices = append(s.notices, f[1])
+		return nil
+	}
 	if f[0] == "target" {
 		t.Unit, args = f[1], f[2:]
 	}
@@ -98,6 +105,8 @@ func (s *scenario) line(f []string) error {
 			s.policy.Fall, err = n, nerr
 		case "policy rise":
 			s.policy.Rise, err = n, nerr
+		case "policy leak-hold":
+			s.policy.LeakHold, err = d, derr
 		case "policy budget":
 			s.policy.Budget, err = n, nerr
 		case "policy grace":
@@ -136,7 +145,8 @@ func (s *scenario) line(f []string) error {
 type world struct {
 	mu      sync.Mutex
 	procs   map[string]Process
-	stopped map[int]bool
+	stopped map[int]Reason
+	much    map[int]bool
 	says    map[string]string // unit or dependency → ok, error, timeout, stuck
 	restart map[string][]string
 	permits string
@@ -163,8 +173,8 @@ func (w *world) Restart(ctx context.Context, unit string, force bool) error {
 	w.mu.Lock()
 	how := w.restart[unit]
 	w.mu.Unlock()
-	if !force {
-		return errors.New("not forced: a hung process would not end")
+	if leaks := w.isMuch(unit); force == leaks {
+		return fmt.Errorf("forced: %v: a hung process would not end, one that leaks works", force)
 	}
 	switch {
 	case len(how) > 0 && how[0] == "fails":
@@ -210,7 +220,22 @@ func (w *world) check(name string) health.Check {
 	}
 }
 
-func (w *world) permit(ctx context.Context, _ string) (func(), error) {
+func (w *world) isMuch(unit string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.much[w.procs[unit].PID]
+}
+
+func (w *world) uses(pid int) Usage {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.much[pid] {
+		return Usage{Memory: 5 << 30}
+	}
+	return Usage{Memory: 1 << 30}
+}
+
+func (w *world) permit(ctx context.Context, _ Ask) (func(), error) {
 	w.mu.Lock()
 	says := w.permits
 	w.mu.Unlock()
@@ -223,7 +248,7 @@ func (w *world) permit(ctx context.Context, _ string) (func(), error) {
 	return func() {}, nil
 }
 
-func (w *world) isStopped(pid int) bool {
+func (w *world) isStopped(pid int) Reason {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.stopped[pid]
@@ -242,9 +267,15 @@ func (w *world) apply(dog *Watchdog, e event) error {
 	case "process none":
 		delete(w.procs, arg(0))
 	case "process stopped":
-		w.stopped[w.procs[arg(0)].PID] = true
+		w.stopped[w.procs[arg(0)].PID] = Stopped
+	case "process frozen":
+		w.stopped[w.procs[arg(0)].PID] = Frozen
 	case "process runs":
-		w.stopped[w.procs[arg(0)].PID] = false
+		delete(w.stopped, w.procs[arg(0)].PID)
+	case "uses too-much", "uses little":
+		w.much[w.procs[arg(0)].PID] = arg(1) == "too-much"
+	case "notice low", "notice fine":
+		w.says[arg(0)] = map[string]string{"low": "error", "fine": "ok"}[arg(1)]
 	case "probe ok", "probe error", "probe timeout", "probe stuck", "dependency sick", "dependency well":
 		w.says[arg(0)] = arg(1)
 	case "restart works", "restart fails", "restart still", "restart takes":
@@ -257,10 +288,17 @@ func (w *world) apply(dog *Watchdog, e event) error {
 		d, err := time.ParseDuration(arg(0))
 		w.asleep = d
 		return err
-	case "pause ":
-		dog.Pause()
+	case "pause ", "pause for":
+		d := time.Duration(0)
+		if arg(2) != "" {
+			var err error
+			if d, err = time.ParseDuration(arg(2)); err != nil {
+				return err
+			}
+		}
+		return dog.Pause(strings.TrimPrefix(arg(0), "-"), d, "me")
 	case "resume ":
-		dog.Resume()
+		return dog.Resume(arg(0), "me")
 	default:
 		pid, ok := strings.CutPrefix(arg(1), "pid=")
 		n, err := strconv.Atoi(pid)
@@ -281,7 +319,7 @@ func (s scenario) play(t *testing.T, change mutate) (got []string) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		w := &world{
-			procs: map[string]Process{}, stopped: map[int]bool{}, says: map[string]string{},
+			procs: map[string]Process{}, stopped: map[int]Reason{}, much: map[int]bool{}, says: map[string]string{},
 			restart: map[string][]string{}, nextPID: 1000, end: make(chan struct{}),
 		}
 		record := func(d Decision) {
@@ -329,14 +367,17 @@ func (s scenario) dog(t *testing.T, w *world, state string, change mutate) (dog 
 		cfg.Dependencies[d] = w.check(d)
 	}
 	for _, target := range s.targets {
-		target.Probe = w.check(target.Unit)
+		target.Probe, target.Limits = w.check(target.Unit), Limits{Memory: 4 << 30}
 		cfg.Targets = append(cfg.Targets, target)
+	}
+	for _, n := range s.notices {
+		cfg.Notices = append(cfg.Notices, Notice{Name: n, Reason: DiskLow, Check: w.check(n)})
 	}
 	dog, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dog.stopped = w.isStopped
+	dog.stopped, dog.usage = w.isStopped, w.uses
 	began := time.Now()
 	dog.tick = func(ctx context.Context, _ time.Duration) { // every whole second, without jitter
 		w.mu.Lock()

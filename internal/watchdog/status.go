@@ -20,7 +20,10 @@ type Decision struct {
 	At     time.Time `json:"at"`
 	Unit   string    `json:"unit"`
 	Action Action    `json:"action"`
-	Error  string    `json:"error,omitempty"` // of the last probe that failed
+	Error  string    `json:"error,omitempty"` // of the last probe that failed; with Done of the restart
+	// Done: this is not the decision, but its result, after Took.
+	Done bool          `json:"done,omitempty"`
+	Took time.Duration `json:"-"`
 }
 
 // TargetStatus is what the watchdog thinks of a unit.
@@ -32,16 +35,28 @@ type TargetStatus struct {
 	Fails     int         `json:"fails"`               // failures that count now
 	LastError string      `json:"lastError,omitempty"` // of the last probe that failed
 	Restarts  []time.Time `json:"restarts,omitempty"`  // by the watchdog, within the window
+	Paused    bool        `json:"paused,omitempty"`
 }
 
 // Status is the latest of everything.
 type Status struct {
-	Paused bool           `json:"paused"`
-	Units  []TargetStatus `json:"units"`
+	Paused bool             `json:"paused"`           // all of it
+	Pauses map[string]Pause `json:"pauses,omitempty"` // by unit; "": all
+	Units  []TargetStatus   `json:"units"`
 	// Sick are the dependencies that fail their check, with the error.
 	Sick map[string]string `json:"sick,omitempty"`
 	// Decisions are the last ones, oldest first.
 	Decisions []Decision `json:"decisions,omitempty"`
+	// Notices are those that are on.
+	Notices []NoticeStatus `json:"notices,omitempty"`
+}
+
+// NoticeStatus is a Notice that is on.
+type NoticeStatus struct {
+	Name   string    `json:"name"`
+	Reason Reason    `json:"reason"`
+	Detail string    `json:"detail"`
+	Since  time.Time `json:"since"`
 }
 
 // maxDecisions is how many decisions Status keeps.
@@ -51,35 +66,21 @@ const maxDecisions = 100
 func (w *Watchdog) Status() (Status, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := Status{Paused: w.paused, Sick: maps.Clone(w.sick), Decisions: slices.Clone(w.decisions)}
+	now := time.Now()
+	s := Status{Paused: w.pausedNow("", now), Pauses: maps.Clone(w.pauses), Sick: maps.Clone(w.sick), Decisions: slices.Clone(w.decisions)}
 	for _, t := range w.targets {
 		s.Units = append(s.Units, TargetStatus{
 			Unit: t.Unit, Action: t.action, Since: t.since, PID: t.history.PID,
 			Fails: max(t.history.Fails, t.history.Stops), LastError: t.lastErr,
-			Restarts: t.history.recent(w.cfg.Policy.Window, time.Now()),
+			Restarts: t.history.recent(w.cfg.Policy.Window, now), Paused: w.pausedNow(t.Unit, now),
 		})
 	}
-	return s, w.changed
-}
-
-// Pause keeps the watchdog from restarting anything until Resume; it goes on
-// looking. With Config.StateFile that outlives the watchdog.
-func (w *Watchdog) Pause() { w.setPaused(true) }
-
-// Resume ends Pause.
-func (w *Watchdog) Resume() { w.setPaused(false) }
-
-func (w *Watchdog) setPaused(paused bool) {
-	w.mu.Lock()
-	if w.paused == paused {
-		w.mu.Unlock()
-		return
+	for _, n := range w.notices {
+		if n.action.Kind != None {
+			s.Notices = append(s.Notices, NoticeStatus{Name: n.Unit, Reason: n.notice, Detail: n.action.Detail, Since: n.since})
+		}
 	}
-	w.paused = paused
-	w.notify()
-	w.mu.Unlock()
-	w.log.Info("watchdog", "paused", paused)
-	w.save()
+	return s, w.changed
 }
 
 // announce makes a the action of t; a new kind or reason is logged and counted.
@@ -105,7 +106,15 @@ func (w *Watchdog) announce(t *target, a Action, now time.Time) {
 	if n := len(w.decisions); n > maxDecisions {
 		w.decisions = slices.Clone(w.decisions[n-maxDecisions:])
 	}
+	w.tell(d)
 	w.log.Log(context.Background(), level, "decision", "unit", t.Unit, "action", a.Kind, "reason", a.Reason, "detail", a.Detail, "err", d.Error)
+}
+
+// tell passes a decision on. The caller holds mu.
+func (w *Watchdog) tell(d Decision) {
+	if w.cfg.Decided != nil {
+		w.cfg.Decided(d)
+	}
 }
 
 // setSick takes the dependencies that failed in a round.
@@ -135,18 +144,27 @@ func (w *Watchdog) notify() {
 
 // kept is the content of Config.StateFile.
 type kept struct {
-	Paused   bool                   `json:"paused"`
+	Pauses   map[string]Pause       `json:"pauses,omitempty"`
 	Restarts map[string][]time.Time `json:"restarts"`
 }
 
-// save writes the state file. A failure is logged: the watchdog goes on with
+// keep is save for the loop: a failure is logged, and the watchdog goes on with
 // what it has in memory.
-func (w *Watchdog) save() {
-	if w.cfg.StateFile == "" {
-		return
+func (w *Watchdog) keep() {
+	if err := w.save(); err != nil {
+		w.log.Error("keep the watchdog's state", "err", err)
 	}
+}
+
+// save writes the state file, if there is one.
+func (w *Watchdog) save() error {
+	if w.cfg.StateFile == "" {
+		return nil
+	}
+	w.saving.Lock()
+	defer w.saving.Unlock()
 	w.mu.Lock()
-	k := kept{Paused: w.paused, Restarts: map[string][]time.Time{}}
+	k := kept{Pauses: maps.Clone(w.pauses), Restarts: map[string][]time.Time{}}
 	for _, t := range w.targets {
 		if len(t.history.Restarts) > 0 {
 			k.Restarts[t.Unit] = t.history.Restarts
@@ -158,8 +176,9 @@ func (w *Watchdog) save() {
 		err = atomicfile.MkdirWrite(w.cfg.StateFile, b, 0o600, 0o700)
 	}
 	if err != nil {
-		w.log.Error("keep the watchdog's state", "err", err)
+		return fmt.Errorf("keep the watchdog's state: %w", err)
 	}
+	return nil
 }
 
 // load reads the state file. Without a good one the watchdog begins with its
@@ -174,7 +193,7 @@ func (w *Watchdog) load() {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.paused = w.paused || k.Paused
+	maps.Copy(w.pauses, k.Pauses)
 	for _, t := range w.targets {
 		t.history.Restarts = slices.Concat(k.Restarts[t.Unit], t.history.Restarts)
 	}

@@ -40,6 +40,18 @@ type Target struct {
 	// a failed probe. It does not excuse a stopped process.
 	Needs []string
 	Grace time.Duration // as Policy.Grace; 0: that one
+	// Limits of what the main process may use; the zero value: none.
+	Limits Limits
+	// Goroutines asks how many it has; nil: that is not measured.
+	Goroutines func(ctx context.Context) (int, error)
+}
+
+// Notice is something about the host that a restart does not heal, and that people
+// must know of.
+type Notice struct {
+	Name   string       // such as "disk:/var/lib/hactl/etcd"
+	Reason Reason       // DiskLow, ClockSkew, …
+	Check  health.Check // errs, with the words for people, while it is so
 }
 
 // Config says what is watched and how.
@@ -50,6 +62,11 @@ type Config struct {
 	Supervisor   Supervisor
 	Policy       Policy
 	Permit       Permit // nil: always
+	// Notices are checked once a round. Policy's Fall and Rise hold for them too.
+	Notices []Notice
+	// Decided is told each decision, and each restart's result. It is called with
+	// the watchdog's lock held: it must return at once. Nil: nobody is told.
+	Decided func(Decision)
 	// RestartTimeout is how long a restart's result is awaited; default 2m.
 	RestartTimeout time.Duration
 	// StateFile keeps the times of restarts, so that the budget outlives the
@@ -68,15 +85,21 @@ type Watchdog struct {
 	deps    map[string]*prober
 	procs   prober                                     // the call of Supervisor.Processes
 	tick    func(ctx context.Context, d time.Duration) // waits
-	stopped func(pid int) bool                         // whether it is in state T
+	stopped func(pid int) Reason                       // Stopped, Frozen or neither
+	usage   func(pid int) Usage                        // what the process uses
+	notices []*target
+	sampled time.Time // when usage was last measured; the loop's own
 
 	// The pure core, as fields so that mutants of it can be shown to fail.
-	decide  func(Policy, History, time.Time) Action
-	observe func(History, Policy, time.Duration, Observation) History
+	decide       func(Policy, History, time.Time) Action
+	decideNotice func(Reason, NoticeHistory) Action
+	observe      func(History, Policy, time.Duration, Observation) History
+
+	saving sync.Mutex // of the state file; taken before mu
 
 	mu        sync.Mutex
-	paused    bool
-	busy      string // the unit that is being restarted; empty: none
+	pauses    map[string]Pause // by unit; "": all
+	busy      string           // the unit that is being restarted; empty: none
 	sick      map[string]string
 	decisions []Decision
 	changed   chan struct{} // closed and replaced when Status changes
@@ -86,7 +109,10 @@ type Watchdog struct {
 // guarded by the Watchdog's mutex.
 type target struct {
 	Target
-	prober *prober // of this process: one that a call hangs in is not the next one's
+	prober  *prober // of this process: one that a call hangs in is not the next one's
+	sampler *prober // of Goroutines
+	notice  Reason  // of a Notice
+	noticed NoticeHistory
 
 	history   History
 	action    Action
@@ -110,8 +136,8 @@ func New(cfg Config) (*Watchdog, error) {
 		errs = append(errs, errors.New("watchdog: no supervisor given"))
 	}
 	w := &Watchdog{
-		cfg: cfg, log: cfg.Logger, tick: pause, stopped: stoppedProcess,
-		decide: Decide, observe: History.Observe,
+		cfg: cfg, log: cfg.Logger, tick: pause, stopped: stoppedProcess, usage: usageOf, pauses: map[string]Pause{},
+		decide: Decide, decideNotice: DecideNotice, observe: History.Observe,
 		deps: map[string]*prober{}, sick: map[string]string{}, changed: make(chan struct{}),
 	}
 	for name := range cfg.Dependencies {
@@ -129,7 +155,14 @@ func New(cfg Config) (*Watchdog, error) {
 			}
 		}
 		t.Grace = cmp.Or(t.Grace, cfg.Policy.Grace)
-		w.targets = append(w.targets, &target{Target: t, prober: &prober{}, action: Action{Kind: None, Reason: NotRunning}})
+		w.targets = append(w.targets, &target{Target: t, prober: &prober{}, sampler: &prober{}, action: Action{Kind: None, Reason: NotRunning}})
+	}
+	for _, n := range cfg.Notices {
+		if n.Name == "" || n.Check == nil || seen[n.Name] {
+			errs = append(errs, fmt.Errorf("watchdog: notice %q: empty or given twice", n.Name))
+		}
+		seen[n.Name] = true
+		w.notices = append(w.notices, &target{Target: Target{Unit: n.Name, Probe: n.Check}, prober: &prober{}, notice: n.Reason, action: Action{Kind: None, Reason: Healthy}})
 	}
 	var err error
 	if w.metrics, err = newMetrics(cfg.Registerer); err != nil {
@@ -181,6 +214,9 @@ func (w *Watchdog) round(ctx context.Context, late bool) []*target {
 		procs    map[string]Process
 		procsErr error
 		errs     = make([]error, len(w.targets))
+		noticed  = make([]error, len(w.notices))
+		routines = make([]int, len(w.targets))
+		sample   = began.Sub(w.sampled) >= w.cfg.Policy.Sample
 		sick     = make(map[string]string, len(w.deps)) // a failed dependency → its error
 		mu       sync.Mutex                             // guards sick
 	)
@@ -202,17 +238,36 @@ func (w *Watchdog) round(ctx context.Context, late bool) []*target {
 			errs[i] = t.prober.probe(ctx, timeout, t.Probe)
 			w.metrics.probed(t.Unit, time.Since(began), errs[i])
 		})
+		if sample {
+			wg.Go(func() { routines[i] = t.goroutines(ctx, timeout) })
+		}
+	}
+	for i, n := range w.notices {
+		wg.Go(func() { noticed[i] = n.prober.probe(ctx, timeout, n.Probe) })
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
 		return nil // what failed did so because we stop
 	}
 	w.setSick(sick)
+	w.endPauses(began)
+	if sample {
+		w.sampled = began
+	}
+	for i, n := range w.notices {
+		w.watch(n, noticed[i], time.Now())
+	}
 	var restart []*target
 	for i, t := range w.targets {
 		o := Observation{At: time.Now(), Late: late, Blind: procsErr != nil, Err: errs[i]}
 		if p := procs[t.Unit]; p.PID != 0 {
 			o.PID, o.Since, o.Stopped = p.PID, p.Since, w.stopped(p.PID)
+			if sample {
+				u := w.usage(p.PID)
+				u.Goroutines = routines[i]
+				o.Sampled, o.Over = true, t.Limits.Over(u)
+				w.metrics.used(t.Unit, u)
+			}
 		}
 		for _, n := range t.Needs {
 			if sick[n] != "" {
@@ -252,9 +307,9 @@ func (w *Watchdog) judge(t *target, began time.Time, o Observation) bool {
 		t.lastErr = o.Err.Error()
 	}
 	if !o.Blind && o.PID != t.history.PID {
-		t.prober = &prober{}
+		t.prober, t.sampler = &prober{}, &prober{}
 	}
-	t.history.Paused = w.paused
+	t.history.Paused = w.pausedNow(t.Unit, o.At)
 	t.history = w.observe(t.history, w.cfg.Policy, t.Grace, o)
 	w.metrics.failures.WithLabelValues(t.Unit).Set(float64(max(t.history.Fails, t.history.Stops)))
 	a := w.decide(w.cfg.Policy, t.history, o.At)

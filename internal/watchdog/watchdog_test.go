@@ -77,7 +77,7 @@ func TestDefaultsFindAHungProcessInTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dog.stopped = func(int) bool { return false }
+		dog.stopped = func(int) Reason { return "" }
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = dog.Run(ctx) }()
@@ -127,7 +127,9 @@ func TestStatusTellsAll(t *testing.T) {
 			s.Units[1].Action != (Action{None, NotRunning, ""}) || len(s.Decisions) != 1 || s.Decisions[0].Unit != "a" || s.Decisions[0].Error != "broken" {
 			t.Errorf("status %+v", s)
 		}
-		dog.Pause()
+		if err := dog.Pause("", 0, "me"); err != nil {
+			t.Error(err)
+		}
 		<-changed
 		if s, _ := dog.Status(); !s.Paused {
 			t.Error("not paused")
@@ -174,14 +176,14 @@ func TestDecisionsAreBounded(t *testing.T) {
 func TestLatePermitIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		released := false
-		dog, err := New(Config{Supervisor: &world{}, Permit: func(context.Context, string) (func(), error) {
+		dog, err := New(Config{Supervisor: &world{}, Permit: func(context.Context, Ask) (func(), error) {
 			<-time.After(time.Minute)
 			return func() { released = true }, nil
 		}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := dog.permit(t.Context(), "a"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := dog.permit(t.Context(), Ask{Unit: "a"}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("permit = %v, want a deadline", err)
 		}
 		<-time.After(time.Minute)
@@ -196,7 +198,7 @@ func TestPermitIsHeldUntilTheResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{procs: map[string]Process{}, says: map[string]string{}, restart: map[string][]string{"a": {"takes", "7s"}}}
 		held := time.Duration(0)
-		dog, err := New(Config{Supervisor: w, Targets: []Target{{Unit: "a"}}, Permit: func(context.Context, string) (func(), error) {
+		dog, err := New(Config{Supervisor: w, Targets: []Target{{Unit: "a"}}, Permit: func(context.Context, Ask) (func(), error) {
 			began := time.Now()
 			return func() { held = time.Since(began) }, nil
 		}})
@@ -224,7 +226,12 @@ func TestStateFile(t *testing.T) {
 	dog := newDog()
 	now := time.Now()
 	dog.targets[0].history.Restarts = []time.Time{now.Add(-time.Minute), now}
-	dog.Pause() // saves
+	if err := dog.Pause("", 0, "me"); err != nil { // saves
+		t.Fatal(err)
+	}
+	if err := dog.Pause("b", 0, "me"); !errors.Is(err, ErrNoTarget) {
+		t.Errorf("pause of what is not watched = %v", err)
+	}
 	s, _ := newDog().Status()
 	if !s.Paused || len(s.Units[0].Restarts) != 2 || !s.Units[0].Restarts[1].Equal(now) {
 		t.Errorf("after save and load: %+v", s)
@@ -305,24 +312,24 @@ func TestStoppedProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	if stoppedProcess(cmd.Process.Pid) {
+	if stoppedProcess(cmd.Process.Pid) != "" {
 		t.Error("a sleeping process counts as stopped")
 	}
 	for _, c := range []struct {
 		sig  syscall.Signal
-		want bool
-	}{{syscall.SIGSTOP, true}, {syscall.SIGCONT, false}} {
+		want Reason
+	}{{syscall.SIGSTOP, Stopped}, {syscall.SIGCONT, ""}} {
 		if err := cmd.Process.Signal(c.sig); err != nil {
 			t.Fatal(err)
 		}
 		testwait.For(t, "the state after "+c.sig.String(), 10*time.Second, func() error {
 			if got := stoppedProcess(cmd.Process.Pid); got != c.want {
-				return fmt.Errorf("stopped is %v", got)
+				return fmt.Errorf("stopped is %q", got)
 			}
 			return nil
 		})
 	}
-	if stoppedProcess(1 << 22) {
+	if stoppedProcess(1<<22) != "" {
 		t.Error("no process counts as stopped")
 	}
 }
