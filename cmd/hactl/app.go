@@ -45,6 +45,7 @@ func newApp(e *env) *cli.App {
 			configCommand(e),
 			devCommand(e),
 			etcdCommand(e),
+			eventsCommand(e),
 			joinCommand(e),
 			kubeconfigCommand(e),
 			lbCommand(e),
@@ -55,6 +56,7 @@ func newApp(e *env) *cli.App {
 			statusCommand(e),
 			tokenCommand(e),
 			versionCommand(e),
+			watchdogCommand(e),
 		}),
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/hactl/hactl/internal/api"
 	"github.com/hactl/hactl/internal/collect"
 	"github.com/hactl/hactl/internal/config"
+	"github.com/hactl/hactl/internal/event"
 	"github.com/hactl/hactl/internal/gossip"
 	"github.com/hactl/hactl/internal/health"
 	"github.com/hactl/hactl/internal/layout"
@@ -57,6 +58,8 @@ type Agent struct {
 	etcd     *etcdAccess
 	learners *learners
 	probes   *probes
+	events   *event.Recorder
+	clocks   clocks
 	asked    atomic.Pointer[time.Time] // when the watchdog last began a round
 }
 
@@ -75,6 +78,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, self: self, registry: prometheus.NewRegistry()}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.events = event.NewRecorder(cfg.Layout.EventsFile(), self.Name, cfg.Logger)
 	var err error
 	if a.etcd, err = newEtcdAccess(cfg.Cluster, cfg.Layout); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -162,6 +166,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	server, err := api.New(api.Config{
 		Listener: tcp, TLS: tlsConfig, Local: local, Node: a.node, Health: endpoints,
+		Master: a.self.Name, Watchdog: a.watchdog,
+		Events: func(_ context.Context, q event.Query) ([]event.Event, error) { return a.events.Read(q) },
 		Logger: a.cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
@@ -169,6 +175,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	group := supervise.Group{Logger: a.cfg.Logger, Services: []supervise.Service{
 		{Name: "supervisor", Run: a.followSupervisor},
+		{Name: "events", Run: a.events.Run},
+		{Name: "units", Run: a.followUnits},
+		{Name: "clocks", Run: a.compareClocks},
 		{Name: "gossip", Run: a.gossip.Run},
 		{Name: "hints", Run: a.hint},
 		{Name: "meeting", Run: a.meeting.Run},
@@ -249,10 +258,21 @@ func (a *Agent) watchdogStatus(context.Context) (*status.Watchdog, error) {
 			state = string(u.Action.Kind)
 		}
 		out.Targets = append(out.Targets, status.WatchTarget{
-			Name: u.Unit, State: state, Held: held(u.Action), Reason: u.Action.String(),
+			Name: u.Unit, State: state, Held: held(u.Action), Reason: u.Action.String(), Paused: u.Paused && !s.Paused,
 		})
 	}
+	for _, n := range s.Notices {
+		out.Notices = append(out.Notices, status.WatchNotice{Name: n.Name, Code: noticeCode(n.Reason), Text: n.Detail, Since: n.Since})
+	}
 	return out, nil
+}
+
+// noticeCode is the status's word for a notice.
+func noticeCode(r watchdog.Reason) string {
+	if r == watchdog.ClockSkew {
+		return status.CodeClockSkew
+	}
+	return status.CodeDiskLow
 }
 
 // held says whether the watchdog would restart a unit and may not. Waiting for a

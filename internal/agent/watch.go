@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -27,7 +26,9 @@ type probes struct {
 	cluster   *config.Cluster
 	self      config.Master
 	apiServer *http.Client
+	admin     *http.Client // with the right to read an API server's metrics
 	plain     *http.Client
+	tls       *tls.Config // that an API server is verified with
 }
 
 func newProbes(c *config.Cluster, self config.Master, l layout.Layout) (*probes, error) {
@@ -40,7 +41,17 @@ func newProbes(c *config.Cluster, self config.Master, l layout.Layout) (*probes,
 	client := func(t *tls.Config) *http.Client {
 		return &http.Client{Transport: &http.Transport{TLSClientConfig: t, DisableKeepAlives: true}}
 	}
-	return &probes{cluster: c, self: self, apiServer: client(tlsConfig), plain: client(nil)}, nil
+	// Few may read an API server's metrics; its own way to the kubelets may.
+	adminConfig, err := pki.ClientTLS(pki.Files{
+		CA: filepath.Join(l.PKI(), "ca.crt"), ServerName: pki.APIServerName,
+		Cert: filepath.Join(l.PKI(), "apiserver-kubelet-client.crt"), Key: filepath.Join(l.PKI(), "apiserver-kubelet-client.key"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &probes{
+		cluster: c, self: self, apiServer: client(tlsConfig), admin: client(adminConfig), plain: client(nil), tls: tlsConfig,
+	}, nil
 }
 
 func (p *probes) apiServerReady(ctx context.Context) error {
@@ -57,43 +68,72 @@ const apiServerGrace = 90 * time.Second
 const (
 	needsEtcd = "etcd"
 	needsCPU  = "cpu"
+	// needsAPI is any API server: without one the balancer has nothing to offer.
+	needsAPI = "apiserver"
 )
 
 func (a *Agent) newWatchdog() (*watchdog.Watchdog, error) {
 	c := a.cfg.Cluster
+	limits := c.Watchdog.Limits
 	targets := []watchdog.Target{
 		// Not a read at the clients' port, which is closed until there is a quorum: a
 		// member that waits for one is not ill.
-		{Unit: master.Etcd, Needs: []string{needsCPU}, Probe: watchdog.HTTP(a.probes.plain, fmt.Sprintf("http://%s/livez", net.JoinHostPort(a.self.MetricsAddress(), strconv.Itoa(config.EtcdMetricsPort))))},
+		{
+			Unit: master.Etcd, Needs: []string{needsCPU}, Probe: watchdog.HTTP(a.probes.plain, a.metricsURL(config.EtcdMetricsPort, "/livez")),
+			Limits: limitsOf(limits, limits.Etcd), Goroutines: watchdog.Goroutines(a.probes.plain, a.metricsURL(config.EtcdMetricsPort, "/metrics")),
+		},
 		{
 			Unit: master.APIServer, Needs: []string{needsEtcd, needsCPU}, Grace: apiServerGrace,
-			Probe: watchdog.HTTP(a.probes.apiServer, kube.APIServerHealth(c, a.self).Alone),
+			Probe:  watchdog.HTTP(a.probes.apiServer, kube.APIServerHealth(c, a.self).Alone),
+			Limits: limitsOf(limits, limits.APIServer), Goroutines: a.probes.apiServerGoroutines(limits.APIServer),
 		},
-		{Unit: master.Balancer, Needs: []string{needsCPU}, Probe: watchdog.Connect(c.BalancerAddress(a.self))},
+		{
+			// Through the door, as a client: a balancer that accepts and passes nothing on
+			// is hung too.
+			Unit: master.Balancer, Needs: []string{needsAPI, needsCPU}, Probe: a.probes.handshake(c.BalancerAddress(a.self)),
+			Limits: limitsOf(limits, limits.LoadBalancer), Goroutines: watchdog.Goroutines(a.probes.plain, a.metricsURL(config.BalancerMetricsPort, "/metrics")),
+		},
 	}
 	for i, s := range c.Singletons {
 		targets = append(targets, watchdog.Target{
 			Unit: master.Podmaster + s.Name, Needs: []string{needsEtcd, needsCPU},
-			Probe: watchdog.HTTP(a.probes.plain, "http://"+c.PodmasterMetricsAddress(a.self, i)+"/livez"),
+			Probe:  watchdog.HTTP(a.probes.plain, "http://"+c.PodmasterMetricsAddress(a.self, i)+"/livez"),
+			Limits: limitsOf(limits, limits.Podmaster), Goroutines: watchdog.Goroutines(a.probes.plain, "http://"+c.PodmasterMetricsAddress(a.self, i)+"/metrics"),
 		})
 	}
 	p := &permits{
-		client: a.etcd.cluster,
-		turns: watchdog.Turns{
-			Index:   slices.IndexFunc(c.Masters, func(m config.Master) bool { return m.Name == a.self.Name }),
-			Masters: len(c.Masters),
-		},
-		shared: map[string]bool{master.Etcd: true, master.APIServer: true},
+		client: a.etcd.cluster, self: a.self.Name,
+		turns:  watchdog.Turns{Index: a.index(), Masters: len(c.Masters)},
+		shared: sharedUnits(),
+		window: c.Watchdog.Window, budget: c.Watchdog.ClusterBudget,
+		alone:  aloneBudget{file: filepath.Join(a.cfg.Layout.State(), "restarts-alone.json")},
+		spared: a.spared,
 	}
+	notices := append(disks(a.cfg.Layout, limits.DiskFree), watchdog.Notice{Name: "clock", Reason: watchdog.ClockSkew, Check: a.clocks.check})
 	return watchdog.New(watchdog.Config{
+		Notices:      notices,
+		Decided:      func(d watchdog.Decision) { a.events.Record(decided(d)) },
 		Targets:      targets,
-		Dependencies: map[string]health.Check{needsEtcd: a.etcd.quorum, needsCPU: cpuPressure},
+		Dependencies: map[string]health.Check{needsEtcd: a.etcd.quorum, needsCPU: cpuPressure, needsAPI: a.probes.anyAPIServer},
 		Supervisor:   a.supervisor(),
 		Policy:       watchdog.PolicyOf(c.Watchdog),
 		Permit:       p.Permit,
 		StateFile:    a.stateFile(),
 		Logger:       a.cfg.Logger, Registerer: a.registry,
 	})
+}
+
+// index is this master's place among all.
+func (a *Agent) index() int {
+	return slices.IndexFunc(a.cfg.Cluster.Masters, func(m config.Master) bool { return m.Name == a.self.Name })
+}
+
+func (a *Agent) metricsURL(port int, path string) string {
+	return "http://" + net.JoinHostPort(a.self.MetricsAddress(), strconv.Itoa(port)) + path
+}
+
+func limitsOf(all config.Limits, l config.Limit) watchdog.Limits {
+	return watchdog.Limits{Memory: uint64(l.Memory), Files: all.Files, Goroutines: l.Goroutines}
 }
 
 func (a *Agent) supervisor() *supervisor { return &supervisor{Manager: a.cfg.Manager, asked: &a.asked} }

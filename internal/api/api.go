@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hactl/hactl/internal/event"
 	"github.com/hactl/hactl/internal/health"
 	"github.com/hactl/hactl/internal/logging"
 	"github.com/hactl/hactl/internal/status"
@@ -45,6 +46,12 @@ type Config struct {
 	Node func(ctx context.Context) (*status.Node, error)
 	// Status answers GET /v1/status. Nil: there is no such path.
 	Status func(ctx context.Context) (*status.Report, error)
+	// Master is this master's name, for the answers that carry one.
+	Master string
+	// Watchdog answers and steers /v1/watchdog. Nil: there is no such path.
+	Watchdog Watchdog
+	// Events answers GET /v1/events. Nil: there is no such path.
+	Events func(ctx context.Context, q event.Query) ([]event.Event, error)
 	// Health answers /livez, /readyz and /metrics.
 	Health health.Endpoints
 	// Handlers are more paths, by their pattern (see http.ServeMux), such as a

@@ -87,7 +87,11 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // get returns an *Error for an answer other than 200.
 func (c *Client) get(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+	return c.do(ctx, http.MethodGet, path, nil, into)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, send io.Reader, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, send)
 	if err != nil {
 		return fmt.Errorf("ask for %s: %w", path, err)
 	}

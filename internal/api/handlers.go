@@ -31,6 +31,7 @@ func (s *Server) routes() {
 	if s.cfg.Status != nil {
 		s.mux.Handle("GET "+PathStatus, answer(s, s.cfg.Status))
 	}
+	s.moreRoutes()
 	probes := health.Handler(s.cfg.Health)
 	for _, path := range []string{"/livez", "/readyz", "/metrics"} {
 		s.mux.Handle("GET "+path, probes)

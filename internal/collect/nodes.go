@@ -45,7 +45,7 @@ func (c *Collector) node(ctx context.Context, m config.Master) inside {
 		rtt := time.Since(sent)
 		return inside{
 			node: n, from: fromAgent, unknown: missing(n),
-			agent: status.Agent{Reachable: true, Version: n.Version, Latency: status.In(rtt), Skew: status.In(skew(n.Time, sent, rtt))},
+			agent: status.Agent{Reachable: true, Version: n.Version, Latency: status.In(rtt), Skew: status.In(Skew(n.Time, sent, rtt))},
 		}
 	}
 	t := inside{agent: status.Agent{Error: words(err)}, unknown: map[string]string{}}
@@ -83,9 +83,9 @@ func (c *Collector) within(ctx context.Context, f func(context.Context) (*status
 	return bounded(ctx, f)
 }
 
-// skew is how far the other clock is ahead, when it showed t at some moment
+// Skew is how far the other clock is ahead, when it showed t at some moment
 // between sent and sent+rtt by ours: at least that far.
-func skew(t, sent time.Time, rtt time.Duration) time.Duration {
+func Skew(t, sent time.Time, rtt time.Duration) time.Duration {
 	if t.IsZero() {
 		return 0
 	}

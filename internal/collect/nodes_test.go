@@ -103,11 +103,11 @@ func TestSkew(t *testing.T) {
 		{-time.Second, -time.Second},
 		{time.Hour, time.Hour - rtt},
 	} {
-		if got := skew(sent.Add(c.shown), sent, rtt); got != c.want {
+		if got := Skew(sent.Add(c.shown), sent, rtt); got != c.want {
 			t.Errorf("skew of a clock that shows %v later = %v, want %v", c.shown, got, c.want)
 		}
 	}
-	if got := skew(time.Time{}, sent, rtt); got != 0 {
+	if got := Skew(time.Time{}, sent, rtt); got != 0 {
 		t.Errorf("skew of no time = %v", got)
 	}
 }

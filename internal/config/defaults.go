@@ -50,7 +50,16 @@ func Default() *Cluster {
 		},
 		LoadBalancer: LoadBalancer{Check: Check{Every: 500 * time.Millisecond, Timeout: time.Second, Rise: 1, Fall: 2}},
 		Agent:        Agent{Port: 9443, GossipPort: 7946, JoinPort: 7947},
-		Watchdog:     Watchdog{Every: time.Second, Timeout: 2 * time.Second, Fall: 3, Window: 10 * time.Minute, Budget: 5},
+		Watchdog: Watchdog{
+			Every: time.Second, Timeout: 2 * time.Second, Fall: 3, Window: 10 * time.Minute, Budget: 5, ClusterBudget: 10, Reboot: RebootNever,
+			Limits: Limits{
+				Hold: 5 * time.Minute, Files: 90, DiskFree: 10,
+				// An API server's needs grow with the cluster: no limit is right for all.
+				Etcd:         Limit{Memory: 8 << 30, Goroutines: 200_000},
+				LoadBalancer: Limit{Memory: 2 << 30, Goroutines: 50_000},
+				Podmaster:    Limit{Memory: 512 << 20, Goroutines: 5000},
+			},
+		},
 	}
 }
 

@@ -133,4 +133,32 @@ type Watchdog struct {
 	Fall    int           `yaml:"fall"`    // failed probes in a row that count as hung; default 3
 	Window  time.Duration `yaml:"window"`  // over which Budget counts; default 10m
 	Budget  int           `yaml:"budget"`  // restarts of one process within Window; default 5
+	// ClusterBudget is how many restarts of API servers and etcd members all
+	// masters together may make within Window; default 10.
+	ClusterBudget int    `yaml:"clusterBudget"`
+	Reboot        string `yaml:"reboot"` // never (default) or allowed: whether a host that cannot be healed reboots
+	Limits        Limits `yaml:"limits"`
 }
+
+// Limits are what the watchdog takes for a leak, and when it warns.
+type Limits struct {
+	Hold         time.Duration `yaml:"hold"`     // how long something must be past its limit; default 5m
+	Files        int           `yaml:"files"`    // open files, in percent of the process's own limit; default 90, 0: no limit
+	DiskFree     int           `yaml:"diskFree"` // free space in percent below which to warn; default 10, 0: never
+	Etcd         Limit         `yaml:"etcd"`
+	APIServer    Limit         `yaml:"apiServer"`
+	LoadBalancer Limit         `yaml:"loadBalancer"`
+	Podmaster    Limit         `yaml:"podmaster"`
+}
+
+// Limit is what the main process of one kind of unit may use; 0: no limit.
+type Limit struct {
+	Memory     Size `yaml:"memory"` // without mapped files, such as etcd's database
+	Goroutines int  `yaml:"goroutines"`
+}
+
+// The values of Watchdog.Reboot.
+const (
+	RebootNever   = "never"
+	RebootAllowed = "allowed"
+)

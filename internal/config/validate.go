@@ -205,6 +205,7 @@ func (k *checker) loops(c *Cluster) {
 	k.probe("watchdog", wd.Every, wd.Timeout)
 	k.atLeastOne("watchdog.fall", wd.Fall)
 	k.atLeastOne("watchdog.budget", wd.Budget)
+	k.limits(wd)
 	sound := len(k.faults) == told
 	// A restart takes at least fall failed probes, so within a window shorter
 	// than budget times that, the budget could never be used up.
@@ -215,6 +216,37 @@ func (k *checker) loops(c *Cluster) {
 	} else if sound && wd.Window < need {
 		k.bad("watchdog.window", formatDuration(wd.Window), "the budget could never be used up: finding a hang %d times takes at least %s (budget x fall x the longer of every and timeout)",
 			wd.Budget, formatDuration(need))
+	}
+}
+
+// limits checks what the watchdog takes for too much.
+func (k *checker) limits(wd Watchdog) {
+	k.atLeastOne("watchdog.clusterBudget", wd.ClusterBudget)
+	if wd.Reboot != RebootNever && wd.Reboot != RebootAllowed {
+		k.bad("watchdog.reboot", wd.Reboot, "want %s or %s", RebootNever, RebootAllowed)
+	}
+	l := wd.Limits
+	if l.Hold < 15*time.Second || l.Hold > 24*time.Hour {
+		k.bad("watchdog.limits.hold", formatDuration(l.Hold), "must be from 15s to 24h")
+	}
+	for _, f := range []struct {
+		field string
+		value int
+	}{{"files", l.Files}, {"diskFree", l.DiskFree}} {
+		if f.value < 0 || f.value > 99 {
+			k.bad("watchdog.limits."+f.field, f.value, "must be a share in percent, from 1 to 99, or 0 for none")
+		}
+	}
+	for _, f := range []struct {
+		field string
+		limit Limit
+	}{{"etcd", l.Etcd}, {"apiServer", l.APIServer}, {"loadBalancer", l.LoadBalancer}, {"podmaster", l.Podmaster}} {
+		if m := f.limit.Memory; m != 0 && m < 64<<20 {
+			k.bad("watchdog.limits."+f.field+".memory", m, "must be at least 64Mi, or 0 for no limit")
+		}
+		if n := f.limit.Goroutines; n != 0 && n < 1000 {
+			k.bad("watchdog.limits."+f.field+".goroutines", n, "must be at least 1000, or 0 for no limit")
+		}
 	}
 }
 

@@ -149,6 +149,13 @@ func TestEachFault(t *testing.T) {
 		{func(c *Cluster) { c.Watchdog.Timeout = 11 * time.Second }, "watchdog.timeout", "11s", "10 times watchdog.every 1s"},
 		{func(c *Cluster) { c.Watchdog.Fall = 0 }, "watchdog.fall", "0", "from 1"},
 		{func(c *Cluster) { c.Watchdog.Budget = 0 }, "watchdog.budget", "0", "from 1"},
+		{func(c *Cluster) { c.Watchdog.ClusterBudget = 0 }, "watchdog.clusterBudget", "0", "from 1 to 1000"},
+		{func(c *Cluster) { c.Watchdog.Reboot = "yes" }, "watchdog.reboot", "yes", "never or allowed"},
+		{func(c *Cluster) { c.Watchdog.Limits.Hold = time.Second }, "watchdog.limits.hold", "1s", "from 15s"},
+		{func(c *Cluster) { c.Watchdog.Limits.Files = 100 }, "watchdog.limits.files", "100", "percent"},
+		{func(c *Cluster) { c.Watchdog.Limits.DiskFree = -1 }, "watchdog.limits.diskFree", "-1", "percent"},
+		{func(c *Cluster) { c.Watchdog.Limits.Etcd.Memory = 1 << 20 }, "watchdog.limits.etcd.memory", "1Mi", "at least 64Mi"},
+		{func(c *Cluster) { c.Watchdog.Limits.Podmaster.Goroutines = 5 }, "watchdog.limits.podmaster.goroutines", "5", "at least 1000"},
 		{func(c *Cluster) { c.Watchdog.Window = 0 }, "watchdog.window", "0s", "more than 0"},
 		{func(c *Cluster) { c.Watchdog.Window = 29 * time.Second }, "watchdog.window", "29s", "at least 30s"},
 

@@ -138,7 +138,18 @@ func (j *judge) watchdog(m *Master) {
 	if m.Watchdog.Paused {
 		j.add(Warning, CodeWatchdogPaused, m.Name+"/watchdog", "hactl watchdog resume", "the watchdog of %s is paused", m.Name)
 	}
+	for _, n := range m.Watchdog.Notices {
+		hint := "df -h"
+		if n.Code == CodeClockSkew {
+			hint = "timedatectl timesync-status"
+		}
+		j.add(Warning, n.Code, m.Name+"/"+n.Name, hint, "on %s: %s", m.Name, n.Text)
+	}
 	for _, t := range m.Watchdog.Targets {
+		if t.Paused {
+			j.add(Warning, CodeWatchdogPaused, m.Name+"/"+t.Name, "hactl watchdog resume --unit "+t.Name,
+				"the watchdog of %s does not look after %s: paused", m.Name, t.Name)
+		}
 		if t.Held {
 			j.add(LevelDegraded, CodeWatchdogHeld, m.Name+"/"+t.Name, j.hint.process(m.Name, t.Name),
 				"the watchdog of %s would restart %s but may not%s", m.Name, t.Name, because(t.Reason))

@@ -123,6 +123,13 @@ var rules = []struct {
 	{"restarted twice just now", 3, func(r *Report) { flap(r, 2) }, Healthy, nil},
 	{"restarted thrice just now", 3, func(r *Report) { flap(r, 3) }, Healthy, []string{"process-flapping m1/hactl-lb"}},
 	{"watchdog paused", 3, func(r *Report) { r.Masters[0].Watchdog.Paused = true }, Healthy, []string{"watchdog-paused m1/watchdog"}},
+	{"one unit paused", 3, func(r *Report) { r.Masters[0].Watchdog.Targets[0].Paused = true }, Healthy, []string{"watchdog-paused m1/kube-apiserver"}},
+	{"disk nearly full", 3, func(r *Report) {
+		r.Masters[1].Watchdog = &Watchdog{Notices: []WatchNotice{{Name: "disk:/d", Code: CodeDiskLow, Text: "5 MiB of 100 are free at /d"}}}
+	}, Healthy, []string{"disk-low m2/disk:/d"}},
+	{"clocks differ by a notice", 3, func(r *Report) {
+		r.Masters[1].Watchdog = &Watchdog{Notices: []WatchNotice{{Name: "clock", Code: CodeClockSkew, Text: "m3 is 3s ahead"}}}
+	}, Healthy, []string{"clock-skew m2/clock"}},
 	{"watchdog held", 3, func(r *Report) { r.Masters[0].Watchdog.Targets[0].Held = true }, Degraded, []string{"watchdog-held m1/kube-apiserver"}},
 
 	{"certificate 31 days", 3, func(r *Report) { expire(r, 31*24*time.Hour) }, Healthy, nil},

@@ -156,6 +156,16 @@ type Peer struct {
 type Watchdog struct {
 	Paused  bool          `json:"paused"`
 	Targets []WatchTarget `json:"targets"`
+	// Notices are what it cannot heal and people must know.
+	Notices []WatchNotice `json:"notices,omitempty"`
+}
+
+// WatchNotice is something about a host that needs a person.
+type WatchNotice struct {
+	Name  string    `json:"name"` // "disk:/var/lib/hactl/etcd", "clock", …
+	Code  string    `json:"code"` // the reason's code in the report
+	Text  string    `json:"text"`
+	Since time.Time `json:"since"`
 }
 
 // WatchTarget is one process that a watchdog watches.
@@ -166,6 +176,7 @@ type WatchTarget struct {
 	// another master restarting, quorum at stake.
 	Held   bool   `json:"held"`
 	Reason string `json:"reason,omitempty"` // of the last decision
+	Paused bool   `json:"paused,omitempty"` // alone, while the others are not
 }
 
 // Node is what one master's agent tells: the answer to GET /v1/node.

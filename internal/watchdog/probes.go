@@ -1,13 +1,17 @@
 package watchdog
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/prometheus/procfs"
@@ -54,6 +58,47 @@ func failedLines(body string) string {
 		return first
 	}
 	return strings.Join(failed, ", ")
+}
+
+// Goroutines asks the process with metrics at url how many goroutines it has.
+func Goroutines(client *http.Client, url string) func(ctx context.Context) (int, error) {
+	return func(ctx context.Context) (int, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return 0, fmt.Errorf("ask for goroutines: %w", err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return 0, fmt.Errorf("ask for goroutines: %w", err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return 0, fmt.Errorf("ask for goroutines: %s: %s", url, resp.Status)
+		}
+		sc := bufio.NewScanner(io.LimitReader(resp.Body, 64<<20))
+		for sc.Scan() {
+			if v, ok := strings.CutPrefix(sc.Text(), "go_goroutines "); ok {
+				n, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
+				if err != nil || n < 0 || n > 1<<40 {
+					return 0, fmt.Errorf("ask for goroutines: %s says %q", url, v)
+				}
+				return int(n), nil
+			}
+		}
+		return 0, fmt.Errorf("ask for goroutines: %s does not tell: %w", url, errors.Join(sc.Err(), io.EOF))
+	}
+}
+
+// Handshake is a probe that wants a TLS handshake at address, verified by conf.
+func Handshake(conf *tls.Config, address string) health.Check {
+	return func(ctx context.Context) error {
+		d := tls.Dialer{Config: conf}
+		conn, err := d.DialContext(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("probe: %w", err)
+		}
+		return conn.Close()
+	}
 }
 
 // Connect is a probe that wants a TCP connection to address to be accepted.
