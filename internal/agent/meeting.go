@@ -77,8 +77,10 @@ func (m *meeting) Run(ctx context.Context) error {
 		if err == nil {
 			err = m.open(ctx, text)
 		}
-		m.say(err)
-		m.wait(ctx)
+		if err != nil { // else there is another token: at once with that
+			m.say(err)
+			m.wait(ctx)
+		}
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ func (n *Node) answerAll(ctx context.Context, lib *memberlist.Memberlist) {
 		case <-ctx.Done():
 			return
 		case q := <-n.questions:
-			to := member(lib, q.From)
+			to := n.peer(q.From)
 			if to == nil {
 				continue // we do not know its address yet; it asks again
 			}

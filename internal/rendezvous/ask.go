@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -99,7 +100,7 @@ func (n *Node) await(ctx context.Context, lib *memberlist.Memberlist, node strin
 	again := time.NewTicker(askAgain)
 	defer again.Stop()
 	for {
-		to := member(lib, node)
+		to := n.peer(node)
 		if to == nil {
 			return message{}, fmt.Errorf("%w: it went away", ErrNoAnswer)
 		}
@@ -141,12 +142,36 @@ func clean(s string) string {
 	return string(out)
 }
 
-// member finds a node that takes part.
-func member(lib *memberlist.Memberlist, node string) *memberlist.Node {
-	for _, m := range lib.Members() {
-		if m.Name == node {
-			return m
+// peer returns a node that takes part, or nil. memberlist's own Members are
+// pointers into what it changes meanwhile; this is a copy.
+func (n *Node) peer(node string) *memberlist.Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	e := n.picture.others[node]
+	if e == nil || !e.alive {
+		return nil
+	}
+	return e.library()
+}
+
+// peers returns all other nodes that take part.
+func (n *Node) peers() []*memberlist.Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []*memberlist.Node
+	for _, e := range n.picture.others {
+		if m := e.library(); e.alive && m != nil {
+			out = append(out, m)
 		}
 	}
-	return nil
+	return out
+}
+
+// library is what memberlist needs in order to send something.
+func (e *entry) library() *memberlist.Node {
+	from, err := netip.ParseAddrPort(e.from)
+	if err != nil {
+		return nil
+	}
+	return &memberlist.Node{Name: e.node.String(), Addr: from.Addr().AsSlice(), Port: from.Port()}
 }

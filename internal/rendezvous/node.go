@@ -173,10 +173,7 @@ func (n *Node) tell(ctx context.Context, lib *memberlist.Memberlist) {
 			continue
 		}
 		var sends sync.WaitGroup
-		for _, m := range lib.Members() {
-			if m.Name == n.self.String() {
-				continue
-			}
+		for _, m := range n.peers() {
 			sends.Go(func() {
 				if err := lib.SendReliable(m, text); err != nil { // the next full exchange tells it
 					n.cfg.Logger.Debug("rendezvous: the card was not sent", "master", n.cfg.Name, "peer", m.Name, "err", err)
