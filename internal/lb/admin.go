@@ -33,6 +33,9 @@ func (b *Balancer) setDrained(name string, drained bool) error {
 			continue
 		}
 		found = true
+		if drained && m.listed == name {
+			b.drains[name] = true // its later addresses too
+		}
 		if m.drained == drained {
 			continue
 		}
@@ -41,6 +44,7 @@ func (b *Balancer) setDrained(name string, drained bool) error {
 			b.drains[m.backend.Name] = true
 		} else {
 			delete(b.drains, m.backend.Name)
+			delete(b.drains, m.listed)
 			m.returned, b.returned = now, now
 		}
 		b.log.Info("backend drained by an operator", "backend", m.backend.Name, "drained", drained, "connections", m.target.Active())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -68,7 +69,8 @@ type Config struct {
 	Notify func(state string)
 	// Watchdog is how often Notify must get WATCHDOG=1; 0: never.
 	Watchdog time.Duration
-	Name     string // of this balancer, in status; default the host's name
+	Name     string        // of this balancer, in status; default the host's name
+	Resolver *net.Resolver // looks up the names of backends; default net.DefaultResolver
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -98,6 +100,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Notify == nil {
 		c.Notify = func(string) {}
+	}
+	if c.Resolver == nil {
+		c.Resolver = net.DefaultResolver
 	}
 	if c.Name == "" {
 		c.Name, _ = os.Hostname()

@@ -58,9 +58,14 @@ func (b *Balancer) observed(m *member, r probe.Result) {
 	}
 	m.last, m.lastAt = r, now
 	if r.Answer == pool.OK {
-		m.failures, m.cutLater = 0, false
+		m.failures, m.cutLater, m.good = 0, false, now
 	} else {
 		m.failures++
+	}
+	if r.Answer != pool.Silent {
+		m.silent = time.Time{}
+	} else if m.silent.IsZero() {
+		m.silent = now.Add(-r.Took)
 	}
 	rules := pool.Rules{Rise: b.cfg.Check.Rise, Fall: b.cfg.Check.Fall}
 	ch, changed := m.health.Observe(rules, r.Answer, r.Why, now)
@@ -82,6 +87,7 @@ func (b *Balancer) observed(m *member, r probe.Result) {
 // returns notes that m is ready. The first ready backends of a new balancer
 // return from nowhere: nothing has to be slow or moved for them.
 func (b *Balancer) returns(m *member, from pool.State, now time.Time) {
+	m.distrusted = time.Time{} // it was gone: another process, most likely
 	if from == pool.Starting && now.Sub(b.started) < 5*time.Second {
 		return
 	}
@@ -90,12 +96,13 @@ func (b *Balancer) returns(m *member, from pool.State, now time.Time) {
 
 // pace asks a long dead backend less often, unless there is no other: then the
 // first one back is wanted at once.
-func (b *Balancer) pace(m *member, now time.Time) {
-	factor := 1
+func (b *Balancer) pace(m *member, now time.Time) { m.prober.Slow(b.probeFactor(m, now)) }
+
+func (b *Balancer) probeFactor(m *member, now time.Time) int {
 	if m.health.State == pool.Ejected && now.Sub(m.health.Since) > slowAfter && b.anyUsable(now) {
-		factor = slowFactor
+		return slowFactor
 	}
-	m.prober.Slow(factor)
+	return 1
 }
 
 func (b *Balancer) anyUsable(now time.Time) bool {
@@ -107,12 +114,22 @@ func (b *Balancer) anyUsable(now time.Time) bool {
 	return false
 }
 
+// answeredSince says whether a usable backend has answered a probe since then.
+func (b *Balancer) answeredSince(then, now time.Time) bool {
+	for _, m := range b.members {
+		if m.usable(now) && m.good.After(then) {
+			return true
+		}
+	}
+	return false
+}
+
 // refresh tells the pool how things stand, and cuts what hangs if its clients
-// have somewhere to go. When everything seems to hang, the fault may well be
-// ours, and cutting would help nobody.
+// have somewhere to go: to a backend that has answered since this one has not.
+// When everything seems to hang, the fault may well be ours, and cutting would help
+// nobody.
 func (b *Balancer) refresh(now time.Time) {
 	entries := make([]pool.Entry[targetHandle], 0, len(b.members))
-	any := b.anyUsable(now)
 	for _, m := range b.members {
 		entries = append(entries, pool.Entry[targetHandle]{
 			Handle: m.target,
@@ -121,7 +138,7 @@ func (b *Balancer) refresh(now time.Time) {
 			Local:  b.cfg.Zone != "" && m.backend.Zone == b.cfg.Zone,
 			Off:    m.drained || !m.removed.IsZero(),
 		})
-		if m.cutLater && any {
+		if m.cutLater && b.answeredSince(m.silent, now) {
 			m.cutLater = false
 			if n := m.target.Active(); n > 0 {
 				b.log.Info("backend hangs, its connections are reset", "backend", m.backend.Name, "connections", n)

@@ -95,7 +95,7 @@ func (b *Balancer) adoptLocked(list []Backend) {
 	b.list = list
 	want := map[string]*member{}
 	for _, be := range b.expand(list) {
-		m := &member{backend: be.Backend, host: be.host}
+		m := &member{backend: be.Backend, host: be.host, listed: be.listed}
 		want[m.key()] = m
 	}
 	now := time.Now()
@@ -122,7 +122,7 @@ func (b *Balancer) adoptLocked(list []Backend) {
 			continue
 		}
 		m.health.Since, m.health.Why = now, "not probed yet"
-		m.drained = b.drains[m.backend.Name]
+		m.drained = b.drains[m.backend.Name] || b.drains[m.listed]
 		b.members[key] = m
 		b.newProber(m)
 		b.log.Info("backend added", "backend", m.backend.Name, "address", m.backend.Address)
@@ -183,7 +183,8 @@ func (b *Balancer) startProbers(ctx context.Context) {
 // resolvedBackend is a backend at one IP address.
 type resolvedBackend struct {
 	Backend
-	host string
+	host   string
+	listed string // its name in the list
 }
 
 // expand gives each address of a host name a backend of its own, named
@@ -192,14 +193,14 @@ func (b *Balancer) expand(list []Backend) []resolvedBackend {
 	var out []resolvedBackend
 	for _, be := range list {
 		if !be.isName() {
-			out = append(out, resolvedBackend{Backend: be})
+			out = append(out, resolvedBackend{Backend: be, listed: be.Name})
 			continue
 		}
 		host, port, _ := net.SplitHostPort(be.Address)
 		n, _ := strconv.ParseUint(port, 10, 16)
 		addrs := b.resolved[host]
 		for _, a := range addrs {
-			r := resolvedBackend{Backend: be, host: be.Address}
+			r := resolvedBackend{Backend: be, host: be.Address, listed: be.Name}
 			r.Address = netip.AddrPortFrom(a, uint16(n)).String()
 			if b.own.has(r.Address) {
 				b.log.Error("a backend's name leads to this balancer itself, the address is left out", "backend", be.Name, "address", r.Address)
@@ -267,7 +268,7 @@ func (b *Balancer) resolveAll(ctx context.Context, list []Backend) (changed bool
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 			defer cancel()
-			addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+			addrs, err := b.cfg.Resolver.LookupNetIP(ctx, "ip", host)
 			if err != nil || len(addrs) == 0 {
 				b.log.Warn("backend's name not resolved, the old addresses stay", "backend", be.Name, "err", fmt.Sprint(err))
 				return

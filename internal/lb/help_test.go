@@ -157,7 +157,8 @@ type apiServer struct {
 	addr string
 	cert tls.Certificate
 	red  atomic.Bool
-	hung atomic.Bool // health paths do not answer, all else does
+	asks atomic.Int64 // for /readyz
+	hung atomic.Bool  // health paths do not answer, all else does
 
 	mu  sync.Mutex
 	ln  *freezer
@@ -167,7 +168,12 @@ type apiServer struct {
 
 func newAPIServer(tb testing.TB, ca *testCA, name string) *apiServer {
 	tb.Helper()
-	s := &apiServer{tb: tb, name: name, addr: "127.0.0.1:0", cert: ca.leaf(tb, "kubernetes")}
+	return newAPIServerAt(tb, ca, name, "127.0.0.1:0")
+}
+
+func newAPIServerAt(tb testing.TB, ca *testCA, name, addr string) *apiServer {
+	tb.Helper()
+	s := &apiServer{tb: tb, name: name, addr: addr, cert: ca.leaf(tb, "kubernetes")}
 	s.start()
 	tb.Cleanup(s.kill)
 	return s
@@ -191,6 +197,7 @@ func (s *apiServer) start() {
 	}
 	mux.HandleFunc("/livez/", func(_ http.ResponseWriter, r *http.Request) { hang(r) })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		s.asks.Add(1)
 		if hang(r) {
 			return
 		}
@@ -260,7 +267,7 @@ func newRig(tb testing.TB, ca *testCA, cfg Config) *rig {
 	if cfg.Check.Kind == "" {
 		cfg.Check = quick(ca)
 	}
-	if testing.Verbose() {
+	if testing.Verbose() && cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(tb.Output(), nil))
 	}
 	cfg.Data.Loops = 2

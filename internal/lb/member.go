@@ -19,6 +19,7 @@ import (
 type member struct {
 	backend Backend // with an address that needs no resolving
 	host    string  // the address as written, when it is a name
+	listed  string  // the backend's name in the list
 	target  *dataplane.Target
 	prober  *probe.Prober
 	stop    context.CancelFunc // ends the prober
@@ -29,8 +30,10 @@ type member struct {
 	returned time.Time // when it last became ready after it had not been
 	last     probe.Result
 	lastAt   time.Time
-	failures int  // bad answers in a row
-	cutLater bool // it hangs, but nothing else was ready
+	failures int       // bad answers in a row
+	good     time.Time // when it last said that it is ready
+	silent   time.Time // when the first unanswered probe in a row was sent; zero: the last one was answered
+	cutLater bool      // it hangs, but nothing else was ready
 
 	distrusted time.Time     // until when the data path's experience outweighs the probes
 	distrust   time.Duration // how long the next time
@@ -84,13 +87,14 @@ func (m *member) ramp(now time.Time, over time.Duration) float64 {
 	return min(1, max(0.1, float64(now.Sub(m.returned))/float64(over)))
 }
 
-// is says whether people mean m by name: its name, its address, or the host name
-// and port that it came from.
+// is says whether people mean m by name: its name, its address, or the name or the
+// host name and port that it has in the list, which several may share.
 func (m *member) is(name string) bool {
-	return name != "" && (m.backend.Name == name || m.backend.Address == name || m.host == name)
+	return name != "" && (m.backend.Name == name || m.backend.Address == name || m.host == name || m.listed == name)
 }
 
-func (m *member) key() string { return m.backend.Name + " " + m.backend.Address }
+// key stays the same however many addresses the backend's host name has.
+func (m *member) key() string { return m.listed + " " + m.backend.Address }
 
 const (
 	distrustFirst  = 5 * time.Second

@@ -60,6 +60,20 @@ func (l *loop) accept(i int) {
 	}
 }
 
+// acceptAll takes everybody who waits at a listener that is about to be closed.
+func (l *loop) acceptAll(listener int32) {
+	for {
+		fd, errno := rawAccept(listener, l.peer)
+		switch errno {
+		case 0:
+			l.admit(fd, peerAddr(&l.peer.sa))
+		case unix.EINTR, unix.ECONNABORTED:
+		default:
+			return
+		}
+	}
+}
+
 // admit keeps the newcomer if the limits allow, in the loop with the fewest.
 func (l *loop) admit(fd int32, addr netip.Addr) {
 	e := l.eng

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -215,6 +216,55 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 	}
 }
 
+// When every place is taken by a client that talks, the newcomer is refused, with a
+// counter; those inside notice nothing.
+func TestFullOfTalkers(t *testing.T) {
+	p := start(t, Config{Router: &inOrder{targets: []*Target{server(t, "good", named("good"))}}, Hello: true, MaxConns: 20})
+	var inside []*net.TCPConn
+	for range 20 {
+		c := p.dial(t)
+		p.ask(t, c, 4)
+		inside = append(inside, c)
+	}
+	for range 10 {
+		c, err := net.Dial("tcp", p.addr)
+		if err == nil {
+			_ = c.SetDeadline(time.Now().Add(patience))
+			err = ended(t, c)
+			_ = c.Close()
+		}
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a newcomer sees %v, want a reset", err)
+		}
+	}
+	if s := p.Stats(); s.Shed != 10 || s.Open != 20 {
+		t.Errorf("stats %+v", s)
+	}
+	for _, c := range inside {
+		_, _ = c.Write([]byte("on"))
+		read(t, c, 2)
+	}
+	_ = inside[0].Close()
+	eventually(t, "a free place", func() bool { return p.Open() == 19 })
+	served(t, p)
+}
+
+// The default bound leaves descriptors for probes, the admin socket and logs.
+func TestDescriptorsAreReserved(t *testing.T) {
+	var lim syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
+		t.Fatal(err)
+	}
+	e, err := New(Config{Router: &inOrder{}, ReservedFDs: 100, MaxPipes: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if left := int64(min(lim.Cur, 1<<30)) - 2*int64(e.MaxConns()) - 2*10; left < 100 || left > 101 {
+		t.Errorf("%d descriptors are left of %d, want the reserved 100", left, lim.Cur)
+	}
+}
+
 const childEnv = "DATAPLANE_TEST_FEW_FILES"
 
 // With no descriptor left, newcomers are shed and counted, nothing spins or
@@ -251,6 +301,27 @@ func TestOutOfDescriptors(t *testing.T) {
 		if refused > 10 {
 			break
 		}
+	}
+	// It has nothing to give and newcomers wait: it must not spin. A spinning loop
+	// wakes some hundred thousand times a second, a pausing one fifty times.
+	beats := func() int {
+		fmt.Fprintln(in)
+		lines.Scan()
+		n, err := strconv.Atoi(lines.Text())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before, start := beats(), time.Now()
+	for range 100 {
+		if c, err := net.Dial("tcp", p.addr); err == nil {
+			flood = append(flood, c)
+		}
+	}
+	eventually(t, "half a second of it", func() bool { return time.Since(start) > 500*time.Millisecond })
+	if n, most := beats()-before, int(5000*time.Since(start).Seconds()); n > most {
+		t.Errorf("the loops woke %d times, want at most %d", n, most)
 	}
 	for _, c := range flood {
 		_ = c.Close()
@@ -299,7 +370,14 @@ func TestChildWithFewFiles(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
 	fmt.Println("addr " + self)
-	_, _ = io.Copy(io.Discard, os.Stdin)
+	// A line asks how often the loops have woken.
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		var sum uint64
+		for _, n := range e.Beats() {
+			sum += n
+		}
+		fmt.Println(sum)
+	}
 	fmt.Printf("shed %d\n", e.Stats().Shed)
 	cancel()
 	if err := <-done; err != nil {

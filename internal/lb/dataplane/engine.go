@@ -107,15 +107,43 @@ func (e *Engine) stop() {
 
 // Close frees an engine that was never Run.
 func (e *Engine) Close() {
-	e.StopAccepting()
+	for _, fd := range e.forgetListeners() {
+		rawClose(fd)
+	}
 	for _, l := range e.loops {
 		l.release()
 	}
 }
 
-// StopAccepting closes the engine's listeners. Newcomers wait in the kernel if
-// another process holds the sockets too, and are refused otherwise.
+// StopAccepting takes the newcomers that are waiting and closes the engine's
+// listeners. Those that come later wait in the kernel if another process holds the
+// sockets too, and are refused otherwise.
 func (e *Engine) StopAccepting() {
+	fds := e.forgetListeners()
+	// The kernel tells one waiter of a newcomer. If that was one of our loops, and
+	// it has forgotten the listener since, nobody would come for him before the next.
+	// And no loop may be accepting from a descriptor that is closed meanwhile.
+	var wg sync.WaitGroup
+	for _, l := range e.loops {
+		wg.Add(1)
+		last := func(l *loop) {
+			defer wg.Done()
+			for _, fd := range fds {
+				l.acceptAll(fd)
+			}
+		}
+		if !l.post(last) {
+			wg.Done()
+		}
+	}
+	wg.Wait()
+	for _, fd := range fds {
+		rawClose(fd)
+	}
+}
+
+// forgetListeners has the loops watch the listeners no longer, and returns them.
+func (e *Engine) forgetListeners() []int32 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	fds := e.listenerFDs()
@@ -128,8 +156,8 @@ func (e *Engine) StopAccepting() {
 				_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(fd), nil)
 			}
 		}
-		rawClose(fd)
 	}
+	return fds
 }
 
 // Cut resets t's connections. Those that have not had a byte from it yet go to

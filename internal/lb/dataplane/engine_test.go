@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -370,6 +371,56 @@ func TestStopAcceptingKeepsConnections(t *testing.T) {
 	_, _ = c.Write([]byte("y"))
 	if got := read(t, c, 1); got != "y" {
 		t.Error(got)
+	}
+}
+
+// Two engines share a listener, as a process and its successor do, and one stops
+// accepting. A newcomer of whom the kernel has told only that one must not be left
+// waiting until the next one comes.
+func TestStopAcceptingLosesNoNewcomer(t *testing.T) {
+	good := server(t, "a", echo)
+	cfg := Config{Router: &inOrder{targets: []*Target{good}}}
+	for range 150 {
+		stays := start(t, cfg)
+		leaves, done := startBeside(t, stays, cfg)
+		stop := make(chan struct{})
+		go func() { <-stop; leaves.StopAccepting() }()
+		for i := range 12 { // one after the other: nobody comes behind the last
+			if i == 3 {
+				close(stop)
+			}
+			c := stays.dial(t)
+			_, _ = c.Write([]byte("x"))
+			read(t, c, 1)
+			_ = c.Close()
+		}
+		done()
+		stays.halt()
+	}
+}
+
+// startBeside runs a second engine on p's listener.
+func startBeside(t *testing.T, p *plane, cfg Config) (*Engine, func()) {
+	t.Helper()
+	e, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(uintptr(p.listenerFDs()[0]), unix.F_DUPFD_CLOEXEC, 3)
+	if err == nil {
+		err = e.Listen(fd)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	return e, func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

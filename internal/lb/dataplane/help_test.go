@@ -149,6 +149,7 @@ func helloOf(body int) []byte {
 type plane struct {
 	*Engine
 	addr string
+	halt func() // ends it before the test does
 }
 
 // start runs an engine with a listener of its own until the test ends.
@@ -178,7 +179,7 @@ func start(tb testing.TB, cfg Config) *plane {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
-	tb.Cleanup(func() {
+	halt := sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			tb.Error(err)
@@ -187,7 +188,8 @@ func start(tb testing.TB, cfg Config) *plane {
 			tb.Errorf("%d connections open after the end", n)
 		}
 	})
-	return &plane{e, addr}
+	tb.Cleanup(halt)
+	return &plane{e, addr, halt}
 }
 
 func (p *plane) dial(tb testing.TB) *net.TCPConn {

@@ -1,0 +1,202 @@
+package lb
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hactl/hactl/internal/testwait"
+)
+
+// dnsServer answers every question for an address with its list; no address is a
+// server that fails.
+type dnsServer struct {
+	conn net.PacketConn
+	mu   sync.Mutex
+	ips  []string
+}
+
+func newDNS(t *testing.T) (*dnsServer, *net.Resolver) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dnsServer{conn: conn}
+	done := make(chan struct{})
+	go func() { defer close(done); d.serve() }()
+	t.Cleanup(func() { _ = conn.Close(); <-done })
+	return d, &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "udp", conn.LocalAddr().String())
+	}}
+}
+
+func (d *dnsServer) says(ips ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ips = ips
+}
+
+func (d *dnsServer) serve() {
+	buf := make([]byte, 512)
+	for {
+		n, from, err := d.conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		if answer := d.answer(buf[:n]); answer != nil {
+			_, _ = d.conn.WriteTo(answer, from)
+		}
+	}
+}
+
+// answer makes a message (RFC 1035, 4.1) with the question and an A record for each
+// address.
+func (d *dnsServer) answer(query []byte) []byte {
+	const header, typeA, ok, failed = 12, 1, 0x8180, 0x8182
+	end := header
+	for end < len(query) && query[end] != 0 {
+		end += 1 + int(query[end])
+	}
+	end += 5 // the root's label, type and class
+	if end > len(query) {
+		return nil
+	}
+	question := query[header:end]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ips := slices.Clone(d.ips)
+	flags := uint16(ok)
+	if len(ips) == 0 {
+		flags = failed
+	}
+	if binary.BigEndian.Uint16(question[len(question)-4:]) != typeA {
+		ips = nil
+	}
+	out := slices.Clone(query[:2])
+	for _, v := range []uint16{flags, 1, uint16(len(ips)), 0, 0} {
+		out = binary.BigEndian.AppendUint16(out, v)
+	}
+	out = append(out, question...)
+	for _, ip := range ips {
+		out = append(out, 0xc0, header, 0, typeA, 0, 1, 0, 0, 0, 0, 0, 4)
+		out = append(out, net.ParseIP(ip).To4()...)
+	}
+	return out
+}
+
+// The addresses behind a name come and go; connections to those that stay are not
+// touched, and a name that cannot be looked up keeps what it had.
+func TestNamesAreResolvedAgain(t *testing.T) {
+	ca := newCA(t)
+	a := newAPIServer(t, ca, "a")
+	_, port, _ := net.SplitHostPort(a.addr)
+	newAPIServerAt(t, ca, "b", "127.0.0.2:"+port)
+	dns, resolver := newDNS(t)
+	dns.says("127.0.0.1")
+	r := newRig(t, ca, Config{
+		Source:   Static([]Backend{{Name: "api", Address: "api.example.test:" + port}}),
+		Resolver: resolver, SlowStart: -1, Algorithm: "round-robin", DrainTimeout: time.Millisecond, Rebalance: -1,
+	})
+	backends := func() string {
+		var names []string
+		for _, b := range r.Status().Backends {
+			if !b.Removed && b.Usable {
+				names = append(names, b.Name+"="+b.Address)
+			}
+		}
+		return strings.Join(names, " ")
+	}
+	until := func(want string) {
+		t.Helper()
+		r.Reload()
+		eventually(t, "backends "+want, func() bool { return backends() == want })
+	}
+	until("api=127.0.0.1:" + port)
+	old := r.client()
+	if name, err := old.name(); name != "a" || err != nil {
+		t.Fatal(name, err)
+	}
+
+	dns.says("127.0.0.1", "127.0.0.2")
+	until("api@127.0.0.1=127.0.0.1:" + port + " api@127.0.0.2=127.0.0.2:" + port)
+	if got := r.names(4); got["a"] == 0 || got["b"] == 0 {
+		t.Errorf("answers: %v", got)
+	}
+	ticks := r.ticked.Load()
+	eventually(t, "more than the drain timeout", func() bool { return r.ticked.Load() > ticks+int64(2*time.Second) })
+	if name, err := old.name(); name != "a" || err != nil {
+		t.Errorf("old connection: %q %v", name, err)
+	}
+	if n := r.Status().Counts.Accepted; n != 5 {
+		t.Errorf("%d connections were accepted, want 5: the old one was cut", n)
+	}
+
+	dns.says() // it fails
+	r.Reload()
+	asked := r.ticked.Load()
+	eventually(t, "another look", func() bool { return r.ticked.Load() > asked+int64(time.Second) })
+	if got := r.names(4); got["a"] == 0 || got["b"] == 0 {
+		t.Errorf("answers while the name cannot be looked up: %v", got)
+	}
+
+	// An operator's word on the name holds for the addresses that it gets later.
+	dns.says("127.0.0.1")
+	until("api=127.0.0.1:" + port)
+	if err := r.Drain("api"); err != nil {
+		t.Fatal(err)
+	}
+	dns.says("127.0.0.1", "127.0.0.2")
+	r.Reload()
+	testwait.For(t, "both addresses to be drained", patience, func() error {
+		s := r.Status()
+		n := 0
+		for _, b := range s.Backends {
+			if !b.Removed && b.Drained && !b.Usable {
+				n++
+			}
+		}
+		if n != 2 {
+			return errNotYet
+		}
+		return nil
+	})
+	if err := r.Undrain("api"); err != nil {
+		t.Fatal(err)
+	}
+	until("api@127.0.0.1=127.0.0.1:" + port + " api@127.0.0.2=127.0.0.2:" + port)
+
+	dns.says("127.0.0.2")
+	until("api=127.0.0.2:" + port)
+	if got := r.names(4); got["b"] != 4 {
+		t.Errorf("answers: %v", got)
+	}
+}
+
+// A name that leads to the balancer itself is not followed.
+func TestNameThatLeadsBackIsLeftOut(t *testing.T) {
+	ca := newCA(t)
+	f := listener(t, "127.0.0.1:0")
+	addr, err := boundTo(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	newAPIServerAt(t, ca, "b", "127.0.0.2:"+port)
+	dns, resolver := newDNS(t)
+	dns.says("127.0.0.1", "127.0.0.2")
+	r := newRig(t, ca, Config{Listeners: files(f), Source: Static([]Backend{{Name: "api", Address: "api.example.test:" + port}}), Resolver: resolver})
+	testwait.For(t, "the other address to be ready", patience, r.Ready)
+	if got := r.names(5); got["b"] != 5 {
+		t.Errorf("answers: %v", got)
+	}
+	if n := r.Status().Counts.Accepted; n != 5 {
+		t.Errorf("%d connections for five clients", n)
+	}
+}
