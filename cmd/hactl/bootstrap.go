@@ -18,6 +18,7 @@ import (
 	"github.com/hactl/hactl/internal/layout"
 	"github.com/hactl/hactl/internal/logging"
 	"github.com/hactl/hactl/internal/preflight"
+	"github.com/hactl/hactl/internal/rendezvous"
 	"github.com/hactl/hactl/internal/status"
 	"github.com/hactl/hactl/internal/workload/systemd"
 )
@@ -178,6 +179,12 @@ func bootstrapPreflight(e *env, hactl, podmaster string, ignore []string) func(c
 			facts = &f
 		}
 		facts.Peers = nil
+		if len(p.Seen) > 0 {
+			var err error
+			if facts.Machine, err = rendezvous.MachineID(p.Layout); err != nil {
+				return err
+			}
+		}
 		for _, s := range p.Seen {
 			if s.Alive {
 				facts.Peers = append(facts.Peers, preflight.Peer{Name: s.Name, Address: s.Address, Machine: s.Machine, Skew: s.Skew})

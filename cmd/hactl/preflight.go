@@ -1,11 +1,9 @@
 package main
 
 import (
-	"path/filepath"
-	"sort"
-
 	"github.com/urfave/cli/v2"
 
+	"github.com/hactl/hactl/internal/bootstrap"
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/exitcode"
 	"github.com/hactl/hactl/internal/layout"
@@ -39,7 +37,7 @@ func preflightCommand(e *env) *cli.Command {
 			rootFlag(),
 			&cli.StringFlag{
 				Name: "config", EnvVars: []string{"HACTL_CONFIG"}, TakesFile: true,
-				Usage: "the cluster's configuration `FILE`, with the drop-ins in FILE.d; empty: /etc/hactl/cluster.yaml",
+				Usage: "the cluster's configuration `FILE`, with its drop-ins in FILE.d and /etc/hactl/cluster.yaml.d; empty: /etc/hactl/cluster.yaml",
 			},
 			&cli.StringFlag{Name: "name", EnvVars: []string{"HACTL_NAME"}, Usage: "this master's `NAME` in the configuration; empty: found out"},
 			ignorePreflightFlag(),
@@ -79,16 +77,11 @@ func runPreflight(c *cli.Context, e *env) error {
 	return report.Err()
 }
 
-// loadCluster reads the configuration in file with the drop-ins in file.d, or
-// the machine's own when file is empty.
+// loadCluster reads the configuration as bootstrap would, or the machine's own when
+// file is empty.
 func loadCluster(file string, l layout.Layout) (*config.Cluster, error) {
 	if file == "" {
 		return config.Load(l)
 	}
-	dropIns, err := filepath.Glob(filepath.Join(file+".d", "*.yaml"))
-	if err != nil {
-		return nil, exitcode.Errorf(exitcode.Usage, "--config %s: %w", file, err)
-	}
-	sort.Strings(dropIns)
-	return config.LoadFiles(file, dropIns...)
+	return bootstrap.LoadConfig(file, l)
 }

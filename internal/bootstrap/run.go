@@ -248,7 +248,7 @@ func (r *run) waitFor(why string) {
 // identify reads the configuration and finds out who this machine is.
 func (r *run) identify() error {
 	var err error
-	if r.cluster, err = loadConfig(r.cfg.File, r.cfg.Layout); err != nil {
+	if r.cluster, err = LoadConfig(r.cfg.File, r.cfg.Layout); err != nil {
 		return err
 	}
 	if r.cluster.Discovery != nil {
@@ -317,8 +317,10 @@ func dropIns(file string, l layout.Layout) (from map[string]string, err error) {
 	return from, nil
 }
 
-// loadConfig reads the file as it will be read once it is installed.
-func loadConfig(file string, l layout.Layout) (*config.Cluster, error) {
+// LoadConfig reads the configuration in file as it will be read once it is
+// installed: over it come the drop-ins that the master has, and over those the
+// ones in the folder FILE.d.
+func LoadConfig(file string, l layout.Layout) (*config.Cluster, error) {
 	from, err := dropIns(file, l)
 	if err != nil {
 		return nil, err
