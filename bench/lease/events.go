@@ -13,42 +13,48 @@ import (
 type event struct {
 	name string
 	peer bool // also measured with etcdctl lock
+	kube bool // also measured with kube-scheduler's own election
 	// hit does it; i is the holder, pid the work.
 	hit func(ctx context.Context, s *scene, i, pid int) error
 	// mend brings the scene back to three candidates and three members.
 	mend func(ctx context.Context, s *scene, i int) error
 	// stays: the same work may go on; the gap is then the longest pause in its lines.
-	stays bool
-	watch time.Duration // how long the lines are looked at after the event
+	stays   bool
+	planned bool          // the holder is told to go
+	leader  bool          // etcd's leader is lost
+	watch   time.Duration // how long the lines are looked at after the event
+}
+
+// members starts the etcd members that have ended.
+func members(ctx context.Context, s *scene, _ int) error {
+	for j, p := range s.etcd {
+		select {
+		case <-p.Done():
+			if err := s.startMember(j); err != nil {
+				return err
+			}
+		default:
+		}
+	}
+	return s.until(ctx, "a leader", func() error { _, err := s.leader(ctx); return err })
+}
+
+func killLeader(ctx context.Context, s *scene) error {
+	l, err := s.leader(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.etcd[l].Kill(); err != nil {
+		return err
+	}
+	s.etcd[l].Wait()
+	return nil
 }
 
 func events() []event {
 	restart := func(_ context.Context, s *scene, i int) error { return s.start(i) }
-	members := func(ctx context.Context, s *scene, _ int) error {
-		for j, p := range s.etcd {
-			select {
-			case <-p.Done():
-				if err := s.startMember(j); err != nil {
-					return err
-				}
-			default:
-			}
-		}
-		return s.until(ctx, "a leader", func() error { _, err := s.leader(ctx); return err })
-	}
-	killLeader := func(ctx context.Context, s *scene) error {
-		l, err := s.leader(ctx)
-		if err != nil {
-			return err
-		}
-		if err := s.etcd[l].Kill(); err != nil {
-			return err
-		}
-		s.etcd[l].Wait()
-		return nil
-	}
 	return []event{
-		{name: "planned hand-over", peer: true, mend: restart, watch: 20 * time.Second,
+		{name: "planned hand-over", peer: true, kube: true, planned: true, mend: restart, watch: 20 * time.Second,
 			hit: func(_ context.Context, s *scene, i, pid int) error {
 				if s.who == "etcdctl lock" { // it does not pass the signal on, and waits for its command
 					return syscall.Kill(pid, syscall.SIGTERM)
@@ -57,7 +63,7 @@ func events() []event {
 			}},
 		{name: "work crashes", watch: 20 * time.Second,
 			hit: func(_ context.Context, _ *scene, _, pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }},
-		{name: "holder killed", peer: true, mend: restart, watch: 20 * time.Second,
+		{name: "holder killed", peer: true, kube: true, mend: restart, watch: 20 * time.Second,
 			hit: func(_ context.Context, s *scene, i, _ int) error { return s.cand[i].Signal(syscall.SIGKILL) }},
 		{name: "holder frozen 6 s", peer: true, watch: 20 * time.Second,
 			hit: func(ctx context.Context, s *scene, i, _ int) error {
@@ -71,7 +77,7 @@ func events() []event {
 			}},
 		{name: "host lost", mend: restart, watch: 20 * time.Second,
 			hit: func(_ context.Context, s *scene, i, _ int) error { return s.loseHost(i) }},
-		{name: "host and etcd leader lost", watch: 20 * time.Second,
+		{name: "host and etcd leader lost", kube: true, leader: true, watch: 20 * time.Second,
 			hit: func(ctx context.Context, s *scene, i, _ int) error {
 				if err := killLeader(ctx, s); err != nil {
 					return err
@@ -84,7 +90,7 @@ func events() []event {
 				}
 				return s.start(i)
 			}},
-		{name: "etcd leader lost", stays: true, watch: 5 * time.Second, mend: members,
+		{name: "etcd leader lost", kube: true, leader: true, stays: true, watch: 5 * time.Second, mend: members,
 			hit: func(ctx context.Context, s *scene, _, _ int) error { return killLeader(ctx, s) }},
 	}
 }

@@ -1,9 +1,13 @@
-// Command lease measures how long a singleton is without anybody, for podmaster
-// and for `etcdctl lock`, one after the other in the same run before the same
-// three stock etcd members, which sync their files.
+// Command lease measures how long a singleton is without anybody, for podmaster,
+// for `etcdctl lock`, and for client-go's leader election as kube-scheduler runs it,
+// one after the other in the same run before the same three stock etcd members, which
+// sync their files. At last it measures what podmaster costs while nothing happens.
 //
 //	go build -o /tmp/podmaster ./cmd/podmaster
-//	go run ./bench/lease -podmaster /tmp/podmaster -etcd BIN/etcd -etcdctl BIN/etcdctl -out bench-lease
+//	go run ./bench/lease -podmaster /tmp/podmaster -etcd BIN/etcd -etcdctl BIN/etcdctl -kube BIN -out bench-lease
+//
+// `go run ./internal/kubebin/cmd/kubebin --where peers` (or kube) says where the
+// programs are.
 //
 // The work is this program, which writes a line every 2 ms; a gap is the time from
 // the last line of one process to the first line of the next, so it has the start of
@@ -30,6 +34,7 @@ import (
 
 type options struct {
 	podmaster, etcd, etcdctl string
+	kube                     string // folder of kube-apiserver and kube-scheduler; empty: without that peer
 	repeats                  int
 	only                     []string
 	out                      string
@@ -44,6 +49,7 @@ func main() {
 	flag.StringVar(&o.podmaster, "podmaster", "podmaster", "the podmaster program")
 	flag.StringVar(&o.etcd, "etcd", "etcd", "the etcd program")
 	flag.StringVar(&o.etcdctl, "etcdctl", "etcdctl", "the etcdctl program")
+	flag.StringVar(&o.kube, "kube", "", "the folder of kube-apiserver and kube-scheduler; empty: without that peer")
 	flag.IntVar(&o.repeats, "repeats", 50, "repeats of each event")
 	flag.StringVar(&only, "only", "", "names of events, separated by commas; empty: all")
 	flag.StringVar(&o.out, "out", "bench-lease", "folder for the HDR files")
@@ -96,13 +102,13 @@ func run(ctx context.Context, o options) error {
 		if len(o.only) > 0 && !slices.Contains(o.only, ev.name) {
 			continue
 		}
-		for _, who := range []string{"podmaster", "etcdctl lock"} {
-			if who == "etcdctl lock" && !ev.peer {
+		for _, who := range []string{"podmaster", "etcdctl lock", kubeWho} {
+			if who == "etcdctl lock" && !ev.peer || who == kubeWho && (!ev.kube || o.kube == "") {
 				continue
 			}
 			r := &row{event: ev.name, who: who, hist: hdrhistogram.New(1, 120_000_000, 3)}
 			rows = append(rows, r)
-			if err := s.measure(ctx, ev, r); err != nil {
+			if err := s.measureOne(ctx, ev, r); err != nil {
 				return fmt.Errorf("%s, %s: %w", ev.name, who, err)
 			}
 			r.print(os.Stdout)
@@ -111,10 +117,30 @@ func run(ctx context.Context, o options) error {
 			}
 		}
 	}
+	if len(o.only) == 0 || slices.Contains(o.only, "standing cost") {
+		return s.standing(ctx, os.Stdout)
+	}
 	if len(rows) == 0 {
 		return errors.New("no such event")
 	}
 	return nil
+}
+
+func (s *scene) measureOne(ctx context.Context, ev event, r *row) error {
+	if r.who != kubeWho {
+		return s.measure(ctx, ev, r)
+	}
+	k, err := s.startKube(ctx)
+	if k != nil {
+		defer k.end()
+	}
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, 8*time.Second); err != nil { // until all three are candidates
+		return err
+	}
+	return k.measure(ctx, ev, r)
 }
 
 func (r *row) print(w *os.File) {

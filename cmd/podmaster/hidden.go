@@ -5,12 +5,10 @@ import (
 	"time"
 
 	"github.com/hactl/hactl/internal/singleton"
-	"github.com/hactl/hactl/internal/workload/systemd"
 )
 
-// endBoundArg is how the ExecStopPost= of podmaster's own unit calls it, to end the
-// unit that is bound to it: that must be quick also where the unit's stop hangs.
-const endBoundArg = "__end-bound"
+// stoppedArg is how the ExecStopPost= of podmaster's own unit calls it.
+const stoppedArg = "__stopped"
 
 // hiddenMain is what podmaster does when it calls itself.
 func hiddenMain(args []string) (err error, done bool) {
@@ -20,10 +18,12 @@ func hiddenMain(args []string) (err error, done bool) {
 	switch args[1] {
 	case singleton.GuardArg:
 		return singleton.GuardMain(releaseOrphan), true
-	case endBoundArg:
+	case singleton.UnitGuardArg:
+		return singleton.UnitGuardMain(releaseOrphan), true
+	case stoppedArg:
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 		defer cancel()
-		return systemd.EndBound(ctx), true
+		return stopped(ctx), true
 	default:
 		return nil, false
 	}

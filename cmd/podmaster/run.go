@@ -3,14 +3,11 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -51,6 +48,7 @@ func run(c *cli.Context, e *env) error {
 	}
 	defer p.close()
 	err = p.run(c.Context)
+	forgetWill()
 	return explain(o, err)
 }
 
@@ -301,56 +299,4 @@ func candidate(o *options) (etcdlock.Candidate, error) {
 
 func alive(c etcdlock.Candidate) bool {
 	return process.Identity{Host: c.Host, PID: c.PID, Start: c.Start}.Alive()
-}
-
-// will is what the guard needs to release the lock when podmaster has died: then
-// the others need not wait for the term to expire.
-type will struct {
-	Endpoints []string          `json:"endpoints"`
-	TLS       etcdlock.TLSFiles `json:"tls"`
-	Key       string            `json:"key"`
-	Token     int64             `json:"token"`
-	Claim     lease.Claim       `json:"claim"`
-}
-
-func (o *options) will(token int64) json.RawMessage {
-	b, err := json.Marshal(will{
-		Endpoints: o.endpoints, TLS: o.tls, Key: o.key, Token: token,
-		Claim: lease.Claim{Holder: o.whoami, Address: o.lease.Address, Priority: o.lease.Priority, TTL: o.lease.TTL},
-	})
-	if err != nil {
-		return nil // strings and numbers only: cannot fail
-	}
-	return b
-}
-
-// releaseOrphan runs in the guard, after podmaster died and everything is dead.
-func releaseOrphan(ctx context.Context, raw json.RawMessage) {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if err := releaseWill(ctx, raw); err != nil {
-		log.Warn("podmaster died; the lock is left to expire", "err", err)
-		return
-	}
-	log.Warn("podmaster died; its command was killed and the lock released", "pid", strconv.Itoa(os.Getpid()))
-}
-
-func releaseWill(ctx context.Context, raw json.RawMessage) error {
-	var w will
-	if err := json.Unmarshal(raw, &w); err != nil {
-		return err
-	}
-	tlsConfig, err := w.TLS.Config()
-	if err != nil {
-		return err
-	}
-	client, err := etcdlock.Dial(etcdlock.Config{Endpoints: w.Endpoints, TLS: tlsConfig})
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	lock, err := client.Lock(w.Key)
-	if err != nil {
-		return err
-	}
-	return lock.Resume(w.Token, w.Claim).Release(ctx, lease.Release{Reason: "podmaster died"})
 }

@@ -63,6 +63,9 @@ type ChildConfig struct {
 // GuardArg is the argument by which cmd/podmaster knows that it is a guard.
 const GuardArg = "__guard"
 
+// UnitGuardArg is the same for the guard of a unit.
+const UnitGuardArg = "__guard-unit"
+
 func defaultGuard() []string { return []string{"/proc/self/exe", GuardArg} }
 
 // Events are told what happens to the work. Every field may be nil.

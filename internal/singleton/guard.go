@@ -33,6 +33,7 @@ type guardOrder struct {
 	Stop     bool            `json:"stop,omitempty"`     // SIGTERM, and end when the command has
 	Unlink   string          `json:"unlink,omitempty"`   // instead of Start: a file that goes when the guard ends
 	Unit     *systemd.Target `json:"unit,omitempty"`     // instead of Start: a unit that ends when the guard does
+	Permit   []string        `json:"permit,omitempty"`   // with Unit: its environment; the guard permits it
 	Disarm   bool            `json:"disarm,omitempty"`   // the unit has ended: end without doing anything
 	Orphan   json.RawMessage `json:"orphan,omitempty"`   // for GuardMain's orphan
 }
@@ -60,17 +61,23 @@ type guardReport struct {
 func GuardMain(orphan func(context.Context, json.RawMessage)) error {
 	unix.CloseOnExec(guardOrdersFD)
 	unix.CloseOnExec(guardReportsFD)
+	return guardMain(os.NewFile(guardOrdersFD, "orders"), os.NewFile(guardReportsFD, "reports"), orphan)
+}
+
+// UnitGuardMain is the guard of a systemd unit, in a unit of its own: nothing
+// inherited but its standard descriptors.
+func UnitGuardMain(orphan func(context.Context, json.RawMessage)) error {
+	return guardMain(os.Stdin, os.Stdout, orphan)
+}
+
+func guardMain(orders, reports *os.File, orphan func(context.Context, json.RawMessage)) error {
 	if err := process.BecomeSubreaper(); err != nil {
 		return err
 	}
 	// Caught, not ignored: an ignored signal would stay ignored in the command.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
-	g := &guard{
-		clock:   lease.Boottime{},
-		reports: json.NewEncoder(os.NewFile(guardReportsFD, "reports")),
-		orphan:  orphan,
-	}
-	return g.run(os.NewFile(guardOrdersFD, "orders"))
+	g := &guard{clock: lease.Boottime{}, reports: json.NewEncoder(reports), orphan: orphan}
+	return g.run(orders)
 }
 
 type guard struct {
@@ -130,8 +137,20 @@ func (g *guard) obey(o guardOrder) error {
 	if o.Orphan != nil {
 		g.will = o.Orphan
 	}
-	if o.Unlink != "" || o.Unit != nil {
-		g.unlink, g.unit = o.Unlink, o.Unit
+	if o.Unit != nil {
+		// Not podmaster: should it be frozen before it asks for the start, the permit
+		// is gone when it goes on.
+		if g.clock.Now() >= g.deadline {
+			return errors.New("the term had ended before the unit could start")
+		}
+		g.unit = o.Unit
+		if err := o.Unit.Permit(o.Permit); err != nil {
+			return err
+		}
+		return g.reports.Encode(guardReport{PID: os.Getpid()})
+	}
+	if o.Unlink != "" {
+		g.unlink = o.Unlink
 		return g.reports.Encode(guardReport{PID: os.Getpid()})
 	}
 	if o.Start != nil {

@@ -10,23 +10,41 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/process"
 )
 
 // guarded is a command under its guard, as podmaster sees it.
 type guarded struct {
-	guard  *process.Process
+	guard  *process.Process // nil: it runs in a unit of its own
+	gone   <-chan struct{}  // closed when the guard has ended
 	orders *os.File
 	mu     sync.Mutex // of orders
 	ended  chan guardReport
 	pid    int
 }
 
-// startGuarded starts the guard, arms it with the deadline, and gives it its first
-// order: to start the command, or to watch over a file. The error is the command's
-// own when that could not be started.
+// startGuarded starts the guard as our child, arms it with the deadline, and gives
+// it its first order: to start the command, or to watch over a file. The error is
+// the command's own when that could not be started.
 func startGuarded(ctx context.Context, self []string, first guardOrder, deadline time.Duration, stdin *os.File) (*guarded, error) {
+	return armGuard(ctx, first, deadline, func(orders, reports *os.File) (*process.Process, error) {
+		return process.Start(process.Config{
+			Path: self[0], Args: self[1:], Env: os.Environ(),
+			Stdin: stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+			ExtraFiles: []*os.File{orders, reports},
+			// When podmaster dies the guard must act, not die: the end of the pipe
+			// tells it, and SIGCONT wakes it should it have been stopped.
+			DeathSignal: syscall.SIGCONT,
+			KeepGroup:   true,
+		})
+	})
+}
+
+// armGuard lets start start a guard, which may be no child of ours, and arms it.
+func armGuard(ctx context.Context, first guardOrder, deadline time.Duration, start func(orders, reports *os.File) (*process.Process, error)) (*guarded, error) {
 	ordersR, ordersW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -35,23 +53,22 @@ func startGuarded(ctx context.Context, self []string, first guardOrder, deadline
 	if err != nil {
 		return nil, errors.Join(err, ordersR.Close(), ordersW.Close())
 	}
-	p, err := process.Start(process.Config{
-		Path: self[0], Args: self[1:], Env: os.Environ(),
-		Stdin: stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		ExtraFiles: []*os.File{ordersR, reportsW},
-		// When podmaster dies the guard must act, not die: the end of the pipe
-		// tells it, and SIGCONT wakes it should it have been stopped.
-		DeathSignal: syscall.SIGCONT,
-		KeepGroup:   true,
-	})
+	p, err := start(ordersR, reportsW)
 	_ = ordersR.Close()
 	_ = reportsW.Close()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("guard: %w", err), ordersW.Close(), reportsR.Close())
 	}
 	g := &guarded{guard: p, orders: ordersW, ended: make(chan guardReport, 1)}
+	silent := make(chan struct{})
+	if g.gone = silent; p != nil {
+		g.gone = p.Done()
+	}
 	started := make(chan guardReport, 1)
-	go g.read(reportsR, started)
+	go func() {
+		defer close(silent)
+		g.read(reportsR, started)
+	}()
 	first.Deadline = deadline
 	if err := g.send(first); err != nil {
 		return nil, errors.Join(err, g.kill())
@@ -65,10 +82,29 @@ func startGuarded(ctx context.Context, self []string, first guardOrder, deadline
 			return nil, errors.Join(errors.New(r.Err), g.kill())
 		}
 		g.pid = r.PID
+		if p == nil {
+			go hangUp(reportsR, r.PID)
+		}
 		return g, nil
 	case <-ctx.Done():
 		return nil, errors.Join(errors.New("the term ended while the command was started"), g.kill())
 	}
+}
+
+// hangUp ends the reading when the guard has died: its end of the pipe is also
+// systemd's.
+func hangUp(reports *os.File, pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for {
+			if _, err := unix.Poll(fds, -1); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+	}
+	_ = reports.SetReadDeadline(time.Now().Add(100 * time.Millisecond)) // what it has said is still read
 }
 
 // read takes the guard's reports: the first one is about the start.
@@ -131,6 +167,9 @@ const killPatience = 10 * time.Second
 // they are in, and returns nil when none is left; else an ErrUnconfirmed.
 func (g *guarded) kill() error {
 	defer g.close()
+	if g.guard == nil { // it is no descendant: the pipe's end tells it to act
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), killPatience)
 	defer cancel()
 	if err := process.KillDescendants(ctx); err != nil {
@@ -147,7 +186,7 @@ func (g *guarded) finish(patience time.Duration) error {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case <-g.guard.Done():
+	case <-g.gone:
 		return nil
 	case <-timer.C:
 		return g.kill()

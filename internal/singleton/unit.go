@@ -2,10 +2,12 @@ package singleton
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -33,7 +35,7 @@ type UnitConfig struct {
 	CrashWindow time.Duration
 	Health      *Health
 
-	Guard  []string // see ChildConfig
+	Guard  []string // command line that calls UnitGuardMain; default this program's file with UnitGuardArg
 	Orphan func(token int64) json.RawMessage
 	Clock  lease.Clock
 	Logger *slog.Logger
@@ -42,9 +44,10 @@ type UnitConfig struct {
 
 // Unit starts and stops a systemd unit, as a lease's lead.
 //
-// Three things end the unit when this process cannot: the guard at the term's
-// deadline or at our death; systemd, to whose unit of ours the unit is bound; and
-// the ExecStopPost= of that unit, which kills where the stop hangs.
+// Three things end the unit when this process cannot: the guard, in a unit of its
+// own, at the term's deadline or at our death; systemd, which stops what is bound to
+// our unit when that ends, by its watchdog at last; and the ExecStopPost= of our
+// unit, which kills where that stop hangs.
 type Unit struct {
 	cfg   UnitConfig
 	bound *systemd.Bound
@@ -58,7 +61,11 @@ func NewUnit(ctx context.Context, cfg UnitConfig) (*Unit, error) {
 	setDefault(&cfg.CrashBudget, DefaultCrashBudget)
 	setDefault(&cfg.CrashWindow, DefaultCrashWindow)
 	if cfg.Guard == nil {
-		cfg.Guard = defaultGuard()
+		self, err := systemd.Executable()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Guard = []string{self, UnitGuardArg}
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = lease.Boottime{}
@@ -88,6 +95,9 @@ func (u *Unit) Clean(ctx context.Context) error {
 	if err := u.bound.Bind(ctx); err != nil {
 		return err
 	}
+	if err := u.bound.Target().Forbid(); err != nil {
+		return err
+	}
 	s, err := u.bound.State(ctx)
 	if err != nil || s.Ended {
 		return err
@@ -108,11 +118,18 @@ func (u *Unit) once(ctx context.Context, term *lease.Term) (ending, error) {
 	deadline, _ := term.Deadline()
 	margin := u.cfg.StopTime / 2
 	target := u.bound.Target()
-	first := guardOrder{Unit: &target}
+	first := guardOrder{Unit: &target, Permit: []string{
+		"PODMASTER_TOKEN=" + strconv.FormatInt(term.Token(), 10), "PODMASTER_KEY=" + u.cfg.Key, "PODMASTER_HOLDER=" + u.cfg.Holder,
+	}}
 	if u.cfg.Orphan != nil {
 		first.Orphan = u.cfg.Orphan(term.Token())
 	}
-	g, err := startGuarded(ctx, u.cfg.Guard, first, deadline-margin, nil)
+	g, err := armGuard(ctx, first, deadline-margin, func(orders, reports *os.File) (*process.Process, error) {
+		return nil, u.bound.StartHelper(ctx, systemd.Helper{
+			Unit: "podmaster-guard-" + rand.Text()[:10], Text: "podmaster's guard of " + u.cfg.Unit,
+			Exec: u.cfg.Guard, Stdin: orders, Stdout: reports,
+		})
+	})
 	if err != nil {
 		if errors.Is(err, lease.ErrUnconfirmed) {
 			return ending{}, err
@@ -140,23 +157,22 @@ func (u *Unit) once(ctx context.Context, term *lease.Term) (ending, error) {
 // run starts the unit and waits until it has ended, or must end.
 func (u *Unit) run(ctx, watch context.Context, term *lease.Term, g *guarded) ending {
 	failed := func(why string) ending { return ending{Exit: process.Exit{Code: -1}, why: why} }
-	if !term.Valid() {
-		return failed("the term had ended before the unit could start")
-	}
+	starting, cancel := context.WithCancel(watch)
+	defer cancel()
 	started := make(chan error, 1)
-	go func() {
-		started <- u.bound.Start(watch, []string{
-			"PODMASTER_TOKEN=" + strconv.FormatInt(term.Token(), 10), "PODMASTER_KEY=" + u.cfg.Key, "PODMASTER_HOLDER=" + u.cfg.Holder,
-		})
-	}()
+	go func() { started <- u.bound.Start(starting) }()
 	select {
 	case err := <-started:
 		if err != nil {
 			return failed(err.Error())
 		}
 	case <-g.ended:
+		cancel()
+		<-started
 		return failed("the guard ended, and the unit with it")
 	case <-ctx.Done():
+		cancel()
+		<-started // what was asked for must not come after the stop
 		return failed("stopped")
 	}
 	changed := make(chan struct{}, 1)

@@ -47,9 +47,9 @@ type Bound struct {
 
 // Target is what End needs to know of a unit; it can be handed to another process.
 type Target struct {
-	Unit   string `json:"unit"`   // without ".service"
-	Group  string `json:"group"`  // its control group, relative to the root of the hierarchy
-	Permit string `json:"permit"` // the permit's file
+	Unit  string `json:"unit"`  // without ".service"
+	Group string `json:"group"` // its control group, relative to the root of the hierarchy
+	File  string `json:"file"`  // the permit
 }
 
 // The folders of permits and of drop-ins. Both are empty after a boot.
@@ -117,7 +117,7 @@ func (b *Bound) check(ctx context.Context) error {
 	if b.own == FileName(b.name) {
 		return fmt.Errorf("%s is the unit of this very process", b.own)
 	}
-	b.target = Target{Unit: b.name, Group: groupOf(str("Slice"), FileName(b.name)), Permit: filepath.Join(permitDir, FileName(b.name))}
+	b.target = Target{Unit: b.name, Group: groupOf(str("Slice"), FileName(b.name)), File: filepath.Join(permitDir, FileName(b.name))}
 	return nil
 }
 
@@ -189,10 +189,10 @@ func dropIn(t Target, own, killMode string, timeout time.Duration) string {
 		// Without After=: both get their stop at once, and podmaster awaits the unit's.
 		line("BindsTo=%s", own)
 	}
-	line("AssertPathExists=%s", t.Permit)
+	line("AssertPathExists=%s", t.File)
 	line("StartLimitIntervalSec=0")
 	line("[Service]")
-	line("EnvironmentFile=%s", t.Permit)
+	line("EnvironmentFile=%s", t.File)
 	line("Restart=no")
 	if killMode != "mixed" && killMode != "control-group" {
 		killMode = "control-group"
@@ -204,24 +204,29 @@ func dropIn(t Target, own, killMode string, timeout time.Duration) string {
 	return s.String()
 }
 
-// Start permits the unit and starts it, with env (KEY=value) added to its
-// environment; it returns when systemd knows how that went. A queued stop of the
-// unit or of its owner is not overruled.
-func (b *Bound) Start(ctx context.Context, env []string) error {
-	if err := os.MkdirAll(permitDir, 0o755); err != nil {
-		return fmt.Errorf("permit %s: %w", b.name, err)
-	}
+// Permit lets the unit be started, by anybody, with env (KEY=value) added to its
+// environment.
+func (t Target) Permit(env []string) error {
 	var text strings.Builder
 	for _, kv := range env {
 		k, v, _ := strings.Cut(kv, "=")
 		if strings.ContainsAny(v, "\n\x00") {
-			return fmt.Errorf("permit %s: %s has a line break", b.name, k)
+			return fmt.Errorf("permit %s: %s has a line break", t.Unit, k)
 		}
 		fmt.Fprintf(&text, "%s=\"%s\"\n", k, strings.NewReplacer(`\`, `\\`, `"`, `\"`, "`", "\\`", "$", `\$`).Replace(v))
 	}
-	if err := atomicfile.Write(b.target.Permit, []byte(text.String()), 0o600); err != nil {
-		return fmt.Errorf("permit %s: %w", b.name, err)
+	if err := os.MkdirAll(filepath.Dir(t.File), 0o700); err != nil {
+		return fmt.Errorf("permit %s: %w", t.Unit, err)
 	}
+	if err := atomicfile.Write(t.File, []byte(text.String()), 0o600); err != nil {
+		return fmt.Errorf("permit %s: %w", t.Unit, err)
+	}
+	return nil
+}
+
+// Start starts the unit, and returns when systemd knows how that went. Without a
+// permit it fails. A queued stop of the unit or of its owner is not overruled.
+func (b *Bound) Start(ctx context.Context) error {
 	return b.m.job(ctx, "start", b.name, func(c *dbus.Conn, ch chan<- string) error {
 		_, err := c.StartUnitContext(ctx, FileName(b.name), "fail", ch)
 		return err
@@ -231,7 +236,7 @@ func (b *Bound) Start(ctx context.Context, env []string) error {
 // Stop forbids the unit and stops it as it is meant to be stopped; it returns nil
 // when nothing of it is left.
 func (b *Bound) Stop(ctx context.Context) error {
-	if err := b.target.forbid(); err != nil {
+	if err := b.target.Forbid(); err != nil {
 		return err
 	}
 	if err := b.m.Stop(ctx, b.name); err != nil {
@@ -278,9 +283,9 @@ func boundState(unit string, props map[string]any) BoundState {
 	return s
 }
 
-// forbid takes the permit away: from now on nobody can start the unit.
-func (t Target) forbid() error {
-	if err := os.Remove(t.Permit); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// Forbid takes the permit away: from now on nobody can start the unit.
+func (t Target) Forbid() error {
+	if err := os.Remove(t.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forbid %s: %w", t.Unit, err)
 	}
 	return nil

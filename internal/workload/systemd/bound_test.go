@@ -1,6 +1,11 @@
 package systemd
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +26,7 @@ func TestGroupOf(t *testing.T) {
 }
 
 func TestDropInBinds(t *testing.T) {
-	target := Target{Unit: "u", Permit: "/run/podmaster/u.service"}
+	target := Target{Unit: "u", File: "/run/podmaster/u.service"}
 	for name, c := range map[string]struct {
 		own, mode    string
 		want, refuse []string
@@ -73,5 +78,31 @@ func TestBoundState(t *testing.T) {
 func TestKillGroupOfNobody(t *testing.T) {
 	if err := killGroup("/hactl-no-such-group/u.service"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestPermitIsReadAsItIsMeant(t *testing.T) {
+	target := Target{Unit: "u", File: filepath.Join(t.TempDir(), "run", "u.service")}
+	if err := target.Permit([]string{"A=1", "B=a \"b\" $c `d` \\ =", "PODMASTER_TOKEN=7"}); err != nil {
+		t.Fatal(err)
+	}
+	// The shell reads such a file as systemd does.
+	out, err := exec.Command("sh", "-c", `. "$0"; echo "$A|$B|$PODMASTER_TOKEN"`, target.File).Output()
+	if want := "1|a \"b\" $c `d` \\ =|7\n"; err != nil || string(out) != want {
+		t.Errorf("%q, %v, want %q", out, err, want)
+	}
+	if fi, err := os.Stat(target.File); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", fi, err)
+	}
+	if err := target.Permit([]string{"A=1\nB=2"}); err == nil {
+		t.Error("a line break is accepted")
+	}
+	for range 2 {
+		if err := target.Forbid(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(target.File); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the permit is there: %v", err)
 	}
 }

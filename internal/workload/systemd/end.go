@@ -27,7 +27,7 @@ func End(ctx context.Context, t Target, patience time.Duration) error {
 		return err
 	}
 	defer m.Close()
-	forbidden := t.forbid()
+	forbidden := t.Forbid()
 	stopped := make(chan error, 1)
 	stopCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -140,7 +140,21 @@ func endOne(ctx context.Context, conn *dbus.Conn, unit string) error {
 		return fmt.Errorf("ask for %s: %w", unit, err)
 	}
 	s, _ := slice.Value.Value().(string)
-	return End(ctx, Target{Unit: unit, Group: groupOf(s, FileName(unit)), Permit: filepath.Join(permitDir, FileName(unit))}, 0)
+	return End(ctx, Target{Unit: unit, Group: groupOf(s, FileName(unit)), File: filepath.Join(permitDir, FileName(unit))}, 0)
+}
+
+// Alone returns nil when no process but this one is in the control group.
+func Alone(group string) error {
+	pids, err := groupPIDs(group)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if pid != os.Getpid() {
+			return fmt.Errorf("pid %d is left in %s", pid, group)
+		}
+	}
+	return nil
 }
 
 // hierarchies are where systemd keeps its control groups: unified, hybrid, legacy.

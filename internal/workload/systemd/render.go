@@ -151,6 +151,10 @@ func (r *renderer) life(u workload.Unit, box Sandbox, opt Options) {
 	if box.ReloadSignal != "" {
 		r.set("ExecReload", "/bin/kill -s "+box.ReloadSignal+" $MAINPID")
 	}
+	if strings.HasPrefix(u.Name, podmasters) && len(u.Exec) > 0 {
+		// Releases the lock when podmaster was killed. Its failure is no matter.
+		r.words("ExecStopPost", true, "-"+u.Exec[0], "__stopped")
+	}
 	for _, kv := range u.Env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
 			r.fault("env: %q is not KEY=value", kv)

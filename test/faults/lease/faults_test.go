@@ -20,8 +20,6 @@ import (
 	"github.com/hactl/hactl/internal/testwait"
 )
 
-const ttl = 3 * time.Second
-
 // fault is something that happens to the holder.
 type fault struct {
 	name string

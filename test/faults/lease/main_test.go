@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
 	"github.com/hactl/hactl/internal/process"
@@ -25,6 +26,12 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// key is the singleton under test.
+const key = "faults"
+
+// ttl is podmaster's default.
+const ttl = 3 * time.Second
 
 // repeats is how often each fault happens.
 func repeats(t *testing.T) int {

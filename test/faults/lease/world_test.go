@@ -23,8 +23,6 @@ import (
 	"github.com/hactl/hactl/internal/testwait"
 )
 
-const key = "faults"
-
 // world is an etcd, the candidates in front of it, and the sink behind their gates.
 type world struct {
 	t      *testing.T // of the fault that happens now
