@@ -98,6 +98,17 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	var rows []*row
+	if len(o.only) == 0 || slices.Contains(o.only, startOnly) {
+		r := &row{event: startOnly, who: "nobody", hist: hdrhistogram.New(1, 120_000_000, 3)}
+		if err := s.starts(ctx, r); err != nil {
+			return err
+		}
+		rows = append(rows, r)
+		r.print(os.Stdout)
+		if err := r.save(o.out); err != nil {
+			return err
+		}
+	}
 	for _, ev := range events() {
 		if len(o.only) > 0 && !slices.Contains(o.only, ev.name) {
 			continue

@@ -5,11 +5,49 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/procfs"
+
+	"github.com/hactl/hactl/internal/lease"
+	"github.com/hactl/hactl/internal/process"
 )
+
+// startOnly is the row of what every gap has in it.
+const startOnly = "start of the work alone"
+
+// starts measures from the work's start to its first line, without any lock.
+func (s *scene) starts(ctx context.Context, r *row) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	for i := range s.o.repeats {
+		s.log = filepath.Join(s.dir, fmt.Sprintf("start%d", i))
+		began := lease.Boottime{}.Now()
+		p, err := process.Start(process.Config{Path: self, Args: []string{workArg, s.log}})
+		if err != nil {
+			return err
+		}
+		err = s.until(ctx, "the work's first line", func() error { _, err := s.last(); return err })
+		_ = p.Kill()
+		p.Wait()
+		if err != nil {
+			return err
+		}
+		all, err := s.lines()
+		if err != nil {
+			return err
+		}
+		if err := r.hist.RecordValue(max(1, (all[0].at - began).Microseconds())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // standing measures what podmaster costs while nothing happens: memory, processor
 // and writes to etcd.

@@ -70,23 +70,31 @@ func ownGroup() string {
 	if err != nil {
 		return ""
 	}
-	group := ""
+	var unified, named string
 	for line := range strings.Lines(string(data)) {
-		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(f) == 3 && (f[1] == "name=systemd" || f[1] == "" && group == "") {
-			group = f[2]
+		switch f := strings.SplitN(strings.TrimSpace(line), ":", 3); {
+		case len(f) < 3:
+		case f[1] == "":
+			unified = f[2]
+		case f[1] == "name=systemd":
+			named = f[2]
 		}
 	}
-	return strings.TrimSuffix(group, "/.control") // where ExecStopPost= runs
+	for _, group := range []string{unified, named} {
+		group = strings.TrimSuffix(group, "/.control") // where ExecStopPost= may run
+		if strings.HasSuffix(group, ".service") {
+			return group
+		}
+	}
+	return ""
 }
 
 // ownUnit is the service that this process belongs to, or empty.
 func ownUnit() string {
-	unit := filepath.Base(ownGroup())
-	if !strings.HasSuffix(unit, ".service") {
-		return ""
+	if group := ownGroup(); group != "" {
+		return filepath.Base(group)
 	}
-	return unit
+	return ""
 }
 
 // stopped is podmaster as ExecStopPost= of its own unit, when everything in that

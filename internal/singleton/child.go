@@ -149,6 +149,13 @@ func (c *Child) once(ctx context.Context, term *lease.Term) (ending, error) {
 	deadline, _ := term.Deadline()
 	margin := c.cfg.StopTime / 2
 	first := guardOrder{Start: c.start(term)}
+	if first.Start.Foreground {
+		defer func() {
+			if err := takeTerminal(c.cfg.Stdin); err != nil {
+				c.cfg.Logger.Warn("the terminal cannot be taken back", "err", err)
+			}
+		}()
+	}
 	if c.cfg.Orphan != nil {
 		first.Orphan = c.cfg.Orphan(term.Token())
 	}
@@ -173,6 +180,11 @@ func (c *Child) once(ctx context.Context, term *lease.Term) (ending, error) {
 	}
 	end, err := c.await(ctx, term, g, sick)
 	call(c.cfg.Events.Ended, end.String())
+	if err == nil && first.Start.Foreground && end.why == "" && (end.Signal == syscall.SIGINT || end.Signal == syscall.SIGQUIT) {
+		// Typed at the terminal, of which the command has the foreground: it is meant
+		// for both.
+		return end, &ExitError{Exit: end.Exit}
+	}
 	return end, err
 }
 
@@ -202,7 +214,7 @@ func (c *Child) start(term *lease.Term) *guardStart {
 	}
 	env = append(env, c.cfg.Env...)
 	env = append(env, "PODMASTER_TOKEN="+strconv.FormatInt(term.Token(), 10), "PODMASTER_KEY="+c.cfg.Key, "PODMASTER_HOLDER="+c.cfg.Holder)
-	return &guardStart{Path: c.cfg.Command[0], Args: c.cfg.Command[1:], Env: env, Dir: c.cfg.Dir}
+	return &guardStart{Path: c.cfg.Command[0], Args: c.cfg.Command[1:], Env: env, Dir: c.cfg.Dir, Foreground: foreground(c.cfg.Stdin)}
 }
 
 // await waits for the command's end, or ends it.

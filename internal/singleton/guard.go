@@ -43,6 +43,8 @@ type guardStart struct {
 	Args []string `json:"args"`
 	Env  []string `json:"env"`
 	Dir  string   `json:"dir,omitempty"`
+	// Foreground gives the terminal that is stdin to the command's group.
+	Foreground bool `json:"foreground,omitempty"`
 }
 
 // guardReport is what the guard tells podmaster.
@@ -160,12 +162,15 @@ func (g *guard) obey(o guardOrder) error {
 		}
 		p, err := process.Start(process.Config{
 			Path: o.Start.Path, Args: o.Start.Args, Env: o.Start.Env, Dir: o.Start.Dir,
-			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: o.Start.Foreground,
 		})
 		if err != nil {
 			return err
 		}
 		g.child = p
+		if o.Start.Foreground {
+			go keepGoing(p)
+		}
 		return g.reports.Encode(guardReport{PID: p.PID()})
 	}
 	if g.child == nil {

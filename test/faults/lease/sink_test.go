@@ -28,6 +28,7 @@ type arrival struct {
 func newSink(t *testing.T, ln net.Listener) *sink {
 	s := &sink{ln: ln}
 	var wg sync.WaitGroup
+	over := make(chan struct{})
 	wg.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -35,9 +36,10 @@ func newSink(t *testing.T, ln net.Listener) *sink {
 				return
 			}
 			wg.Go(func() { s.serve(c) })
+			wg.Go(func() { <-over; _ = c.Close() }) // a gate may live on
 		}
 	})
-	t.Cleanup(func() { _ = ln.Close(); wg.Wait() })
+	t.Cleanup(func() { close(over); _ = ln.Close(); wg.Wait() })
 	return s
 }
 
