@@ -1,4 +1,4 @@
-//go:build faults
+//go:build faults || lab
 
 package lease
 
@@ -6,11 +6,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"syscall"
-	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -144,28 +141,6 @@ func splitLines(s string) func(func(string) bool) {
 			}
 			s = s[min(i+1, len(s)):]
 		}
-	}
-}
-
-func TestFaults(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "podmaster")
-	if out, err := exec.Command("go", "build", "-o", bin, "../../../cmd/podmaster").CombinedOutput(); err != nil {
-		t.Fatalf("build podmaster: %v\n%s", err, out)
-	}
-	w := newWorld(t, bin)
-	for _, h := range w.hosts {
-		h.start(plain)
-	}
-	table := newTable(t)
-	for _, f := range faults() {
-		t.Run(f.name, func(t *testing.T) {
-			w.t = t
-			row := table.row(f.name)
-			defer func() { w.t = w.root; row.done(t) }()
-			for range repeats(t) {
-				w.suffer(f, row)
-			}
-		})
 	}
 }
 

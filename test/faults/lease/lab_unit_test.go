@@ -132,7 +132,7 @@ func thaw(w *labWorld, h *labHost) {
 // A unit runs once over three hosts, whatever happens to podmaster, to the unit
 // and to the host.
 func TestLabUnit(t *testing.T) {
-	w := newLabWorld(t)
+	w := newLabWorld(t, false)
 	table := newTable(t)
 	t.Run("unit", func(t *testing.T) { w.all(t, table, "unit: ", labMode{unit: true, work: plain}, unitFaults()) })
 	t.Run("hanging unit", func(t *testing.T) {

@@ -60,7 +60,7 @@ type labMode struct {
 	conf string // further lines of podmaster's file
 }
 
-func newLabWorld(t *testing.T) *labWorld {
+func newLabWorld(t *testing.T, smallDisks bool) *labWorld {
 	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -103,7 +103,7 @@ func newLabWorld(t *testing.T) *labWorld {
 	}
 	w.sink = newSink(t, ln)
 	w.gateTo = fmt.Sprintf("10.245.1.1:%d", ln.Addr().(*net.TCPAddr).Port)
-	w.startEtcd()
+	w.startEtcd(smallDisks)
 	return w
 }
 
@@ -155,9 +155,9 @@ func (w *labWorld) endpoints() string {
 	return strings.Join(eps, ",")
 }
 
-// startEtcd starts a member on each host, its data on a small file system of its
-// own, and connects to them.
-func (w *labWorld) startEtcd() {
+// startEtcd starts a member on each host and connects to them. A small disk is a
+// file system of its own, which does not outlive a power cut.
+func (w *labWorld) startEtcd(smallDisks bool) {
 	w.t.Helper()
 	var cluster []string
 	for _, h := range w.hosts {
@@ -165,8 +165,12 @@ func (w *labWorld) startEtcd() {
 	}
 	for _, h := range w.hosts {
 		url := "http://" + h.Address().String()
+		requires := ""
+		if smallDisks {
+			requires = "RequiresMountsFor=/var/lib/etcd\n"
+		}
 		w.write(h, "/etc/systemd/system/var-lib-etcd.mount", "[Mount]\nWhat=tmpfs\nWhere=/var/lib/etcd\nType=tmpfs\nOptions=size=200M\n")
-		w.write(h, "/etc/systemd/system/etcd.service", "[Unit]\nRequiresMountsFor=/var/lib/etcd\nAfter=lab-network.service\nStartLimitIntervalSec=0\n[Service]\nType=notify\nRestart=always\nRestartSec=500ms\nTimeoutStartSec=infinity\nExecStart=/usr/local/bin/etcd --name "+h.Name()+
+		w.write(h, "/etc/systemd/system/etcd.service", "[Unit]\n"+requires+"After=lab-network.service\nStartLimitIntervalSec=0\n[Service]\nType=notify\nRestart=always\nRestartSec=500ms\nTimeoutStartSec=infinity\nExecStart=/usr/local/bin/etcd --name "+h.Name()+
 			" --data-dir /var/lib/etcd/data --log-level error --listen-client-urls "+url+":2379 --advertise-client-urls "+url+":2379 --listen-peer-urls "+url+":2380 --initial-advertise-peer-urls "+url+":2380 --initial-cluster "+strings.Join(cluster, ",")+
 			"\n[Install]\nWantedBy=multi-user.target\n")
 		w.sh(h, "systemctl daemon-reload && systemctl enable -q etcd && systemctl start --no-block etcd")

@@ -18,7 +18,8 @@ import (
 	"github.com/hactl/hactl/internal/lease"
 )
 
-// workEnv tells the test binary to be the work: MODE,LOG,GATE.
+// workEnv tells the test binary to be the work: MODE,LOG,GATE, and by how much the
+// clock of its time namespace is ahead, if it has one of its own.
 const workEnv = "HACTL_FAULTS_WORK"
 
 // The work's modes.
@@ -33,12 +34,19 @@ const (
 func work(spec string) error {
 	parts := strings.Split(spec, ",")
 	mode, file, gate := parts[0], parts[1], parts[2]
+	ahead := time.Duration(0)
+	if len(parts) > 3 {
+		var err error
+		if ahead, err = time.ParseDuration(parts[3]); err != nil {
+			return err
+		}
+	}
 	switch mode {
 	case stubborn:
 		signal.Ignore(syscall.SIGTERM)
 	case daemonize:
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), workEnv+"="+strings.Join([]string{daemon, file, gate}, ","))
+		cmd.Env = append(os.Environ(), workEnv+"="+strings.Join([]string{daemon, file, gate, ahead.String()}, ","))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
 			return err
@@ -53,7 +61,7 @@ func work(spec string) error {
 	lines := make(chan string, 1)
 	go send(gate, lines)
 	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
-		if _, err := fmt.Fprintf(log, "%s %d %d\n", token, lease.Boottime{}.Now(), os.Getpid()); err != nil {
+		if _, err := fmt.Fprintf(log, "%s %d %d\n", token, lease.Boottime{}.Now()-ahead, os.Getpid()); err != nil {
 			continue // a full disk is no reason to stop
 		}
 		select {

@@ -1,4 +1,4 @@
-//go:build faults
+//go:build faults || lab
 
 package lease
 
@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,8 +42,10 @@ type host struct {
 	w       *world
 	name    string
 	proxies []*proxy
-	log     string // what its work writes
-	mode    string // of its work
+	log     string        // what its work writes
+	mode    string        // of its work
+	wrap    []string      // what podmaster is started by
+	offset  time.Duration // of its clock
 	proc    *process.Process
 	out     *os.File
 }
@@ -94,13 +97,12 @@ func (h *host) start(mode string) {
 		h.w.root.Cleanup(func() { h.kill(); _ = h.out.Close() })
 	}
 	h.mode = mode
+	command := append(slices.Clone(h.wrap), h.w.bin,
+		"--etcd-servers", strings.Join(eps, ","), "--key", key, "--whoami", h.name, "--gate", gate+"="+h.w.sink.addr(),
+		"--stop-grace", "2s", "--", self)
 	h.proc, err = process.Start(process.Config{
-		Path: h.w.bin,
-		Args: []string{
-			"--etcd-servers", strings.Join(eps, ","), "--key", key, "--whoami", h.name, "--gate", gate + "=" + h.w.sink.addr(),
-			"--stop-grace", "2s", "--", self,
-		},
-		Env:    append(os.Environ(), workEnv+"="+strings.Join([]string{mode, h.log, gate}, ",")),
+		Path: command[0], Args: command[1:],
+		Env:    append(os.Environ(), workEnv+"="+strings.Join([]string{mode, h.log, gate, h.offset.String()}, ",")),
 		Stdout: h.out, Stderr: h.out,
 	})
 	if err != nil {
