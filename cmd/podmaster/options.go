@@ -30,6 +30,7 @@ type options struct {
 	unit         string
 	source, dest string
 	every        time.Duration
+	kubelet      singleton.KubeletConfig
 
 	stopGrace   time.Duration
 	oneShot     bool
@@ -96,6 +97,9 @@ func parse(c *cli.Context) (*options, error) {
 func (o *options) identity(c *cli.Context) error {
 	host, hostErr := os.Hostname()
 	o.whoami = c.String("whoami")
+	if c.IsSet("whoami") && o.whoami == "" {
+		return errors.New("--whoami: empty; leave it out for the host's name")
+	}
 	if o.whoami == "" {
 		o.whoami = host
 	}
@@ -187,6 +191,16 @@ func (o *options) mode(c *cli.Context) error {
 		if o.every <= 0 || o.oneShot {
 			return errors.New("--sleep must be positive, and --oneshot is for commands")
 		}
+	}
+	o.kubelet = singleton.KubeletConfig{
+		URL: c.String("kubelet-url"), CAFile: c.String("kubelet-cafile"), CertFile: c.String("kubelet-certfile"), KeyFile: c.String("kubelet-keyfile"),
+		Insecure: c.Bool("kubelet-insecure"), Manifest: src,
+	}
+	if o.kubelet.URL != "" && src == "" {
+		return errors.New("--kubelet-url: is for --source-file")
+	}
+	if k := o.kubelet; k.URL == "" && (k.CAFile != "" || k.CertFile != "" || k.KeyFile != "" || k.Insecure) {
+		return errors.New("--kubelet-cafile, --kubelet-certfile, --kubelet-keyfile and --kubelet-insecure: need --kubelet-url")
 	}
 	o.health = singleton.HealthConfig{
 		URL: c.String("health-url"), Every: c.Duration("health-every"), Timeout: c.Duration("health-timeout"),

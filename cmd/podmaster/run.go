@@ -149,9 +149,14 @@ func (p *podmaster) makeWork(ctx context.Context, e *env) error {
 		cfg := singleton.ManifestConfig{
 			Source: o.source, Dest: o.dest, Every: o.every, Health: probe, StopTime: stopTime, Logger: o.log, Events: m.Events(),
 		}
-		if probe != nil {
-			cfg.Stopped = probe.Stopped
+		var kubelet *singleton.Kubelet
+		if o.kubelet.URL != "" {
+			var err error
+			if kubelet, err = singleton.NewKubelet(o.kubelet); err != nil {
+				return usage("%w", err)
+			}
 		}
+		cfg.Stopped = singleton.Confirm(probe, kubelet)
 		manifest, err := singleton.NewManifest(cfg)
 		p.work = manifest
 		return err

@@ -2,7 +2,6 @@ package singleton
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"syscall"
 	"time"
 )
@@ -51,22 +49,9 @@ func NewHealth(cfg HealthConfig) (*Health, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("health URL %q: want http://… or https://…", cfg.URL)
 	}
-	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.Insecure {
-		if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return nil, fmt.Errorf("health URL %q: not verifying is for loopback addresses only; give a CA file", cfg.URL)
-		}
-		tlsConfig.InsecureSkipVerify = true //nolint:gosec // loopback only, and only the status counts
-	}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("health CA: %w", err)
-		}
-		tlsConfig.RootCAs = x509.NewCertPool()
-		if !tlsConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("health CA: %s: no certificate in it", cfg.CAFile)
-		}
+	tlsConfig, err := clientTLS(u, "health", cfg.CAFile, cfg.Insecure)
+	if err != nil {
+		return nil, err
 	}
 	setDefault(&cfg.Every, DefaultHealthEvery)
 	setDefault(&cfg.Timeout, DefaultHealthTimeout)
@@ -80,6 +65,15 @@ func NewHealth(cfg HealthConfig) (*Health, error) {
 		Transport:     &http.Transport{TLSClientConfig: tlsConfig, DisableKeepAlives: true, Proxy: nil},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
+}
+
+// newPool is nil when there is no certificate.
+func newPool(pem []byte) *x509.CertPool {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil
+	}
+	return pool
 }
 
 func setDefault[T comparable](v *T, def T) {

@@ -180,14 +180,34 @@ func (p *Presence) refresh(ctx context.Context) error {
 		return err
 	}
 	if ttl > 0 {
-		return nil
+		there, err := p.listed(ctx)
+		if err != nil || there {
+			return err
+		}
+	} else {
+		p.lease = 0 // it expired, or somebody revoked it
 	}
-	p.lease = 0 // it expired, or somebody revoked it
 	other, err := p.enlist(ctx)
 	if err == nil && other != nil {
 		return &NameTakenError{Singleton: p.l.name, By: *other}
 	}
 	return err
+}
+
+// listed reports whether the entry is there and ours: a key can be deleted while
+// its lease lives on.
+func (p *Presence) listed(ctx context.Context) (bool, error) {
+	resp, err := ask(ctx, p.l.c, false, func(ctx context.Context, ep *endpoint) (*etcdserverpb.RangeResponse, error) {
+		return ep.kv.Range(ctx, &etcdserverpb.RangeRequest{Key: p.l.key(keyWaiting + p.c.Name)})
+	})
+	if err != nil {
+		return false, fmt.Errorf("etcd: look for %s: %w", p.c.Name, err)
+	}
+	if len(resp.Kvs) == 0 {
+		return false, nil
+	}
+	c, ok := parseCandidate(resp.Kvs[0])
+	return ok && c.ID == p.c.ID, nil
 }
 
 // Withdraw takes the entry away.

@@ -237,20 +237,26 @@ func TestCandidates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cluster.Client().Revoke(t.Context(), leaseID(q.lease)); err != nil {
-		t.Fatal(err)
-	}
-	if err := q.refresh(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	testwait.For(t, "m3 to be listed again", 10*time.Second, func() error {
-		for _, w := range waiting() {
-			if w.Name == "m3" {
-				return nil
-			}
+	for what, lose := range map[string]func() error{
+		"its lease revoked": func() error { _, err := cluster.Client().Revoke(t.Context(), leaseID(q.lease)); return err },
+		"its key deleted":   func() error { _, err := cluster.Client().Delete(t.Context(), Root+"cands/waiting/m3"); return err },
+		"nothing lost":      func() error { return nil },
+	} {
+		if err := lose(); err != nil {
+			t.Fatal(err)
 		}
-		return errors.New("it is not")
-	})
+		if err := q.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		testwait.For(t, "m3 to be listed again, "+what, 10*time.Second, func() error {
+			for _, w := range waiting() {
+				if w.Name == "m3" {
+					return nil
+				}
+			}
+			return errors.New("it is not")
+		})
+	}
 }
 
 func TestListAndParse(t *testing.T) {
