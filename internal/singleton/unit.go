@@ -168,12 +168,11 @@ func (u *Unit) run(ctx, watch context.Context, term *lease.Term, g *guarded) end
 		}
 	case <-g.ended:
 		cancel()
-		<-started
-		return failed("the guard ended, and the unit with it")
+		return failed("the guard ended, and the unit with it: " + fmt.Sprint(<-started))
 	case <-ctx.Done():
 		cancel()
-		<-started // what was asked for must not come after the stop
-		return failed("stopped")
+		// Awaited: what was asked for must not come after the stop.
+		return failed(fmt.Sprintf("stopped while it started: %v", <-started))
 	}
 	changed := make(chan struct{}, 1)
 	go func() {
