@@ -57,7 +57,7 @@ func TestAUnitChangesWithItsConfiguration(t *testing.T) {
 	}{
 		"etcd's heartbeat": {func(c *config.Cluster) { c.Etcd.Heartbeat = 200 * time.Millisecond; c.Etcd.Election = 2 * time.Second }, "hactl-etcd.service"},
 		"backups":          {func(c *config.Cluster) { c.Etcd.Backup.Keep = 7 }, ""},
-		"the checks":       {func(c *config.Cluster) { c.LoadBalancer.Check.Fall = 5 }, "hactl-lb.service"},
+		"the checks":       {func(c *config.Cluster) { c.LoadBalancer.Check.Fall = 5 }, "hactl-lb.service kube-apiserver.service"}, // which drains for as long as they take,
 		"the watchdog":     {func(c *config.Cluster) { c.Watchdog.Fall = 9 }, ""},
 		"an argument":      {func(c *config.Cluster) { c.APIServer.ExtraArgs = map[string]string{"v": "3"} }, "kube-apiserver.service"},
 		"one more master":  {func(c *config.Cluster) { c.Masters = append(c.Masters, config.Master{Name: "m4", Address: "10.0.0.4"}) }, "podmaster@kube-controller-manager.service podmaster@kube-scheduler.service"},
