@@ -61,7 +61,7 @@ faults: build kube ## faults on real processes, each once; HACTL_FAULT_REPEATS=5
 
 .PHONY: lab
 lab: build kube ## tests on systemd hosts (root, Debian packages)
-	$(GO) test -tags lab -count=1 -timeout 10m ./test/hosts/... ./test/faults/...
+	$(GO) test -tags lab -count=1 -timeout 30m -p 1 ./test/hosts/... ./test/faults/... ./test/masters/...
 
 .PHONY: vagrant
 vagrant: build kube ## three masters and a worker by Vagrant on LXC, for real, with the smoke test (root, Debian packages)

@@ -129,7 +129,7 @@ func bootstrapConfig(c *cli.Context, e *env, l layout.Layout) (bootstrap.Config,
 	}
 	return bootstrap.Config{
 		File: file, Layout: l, Name: c.String("name"),
-		Without: words(c, "without"), AllowEven: c.Bool("allow-even"), DryRun: c.Bool("dry-run"),
+		Without: c.StringSlice("without"), AllowEven: c.Bool("allow-even"), DryRun: c.Bool("dry-run"),
 		Hactl: self, Podmaster: podmaster, Systemd: units,
 		Preflight: bootstrapPreflight(e, self, podmaster, ignore),
 		Report: func(ctx context.Context, cluster *config.Cluster) (*status.Report, error) {

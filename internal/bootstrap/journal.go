@@ -136,6 +136,9 @@ func mayFollow(last Record, command string) error {
 	if last.Command == CommandBootstrap {
 		return nil // leaving undoes what was half done
 	}
+	if last.Command == CommandLeave && cut == StepCheck {
+		return nil // it was refused, or cut before it touched anything
+	}
 	return exitcode.Errorf(exitcode.Refused, "a hactl %s was cut on this machine at the step %s", last.Command, cut).
 		WithHint("hactl %s ends it", last.Command)
 }

@@ -94,6 +94,18 @@ func TestWhatMayFollowWhatWasCut(t *testing.T) {
 	}
 }
 
+// A leave that was refused has touched nothing: the machine is a master as before.
+func TestARefusedLeaveBindsNobody(t *testing.T) {
+	l := layout.Layout{Root: t.TempDir()}
+	j, _ := open(t, l, CommandLeave)
+	if err := j.begin(StepCheck); err != nil {
+		t.Fatal(err)
+	}
+	j.close()
+	j, _ = open(t, l, CommandBootstrap)
+	j.close()
+}
+
 func TestABadJournalIsTold(t *testing.T) {
 	l := layout.Layout{Root: t.TempDir()}
 	if err := os.MkdirAll(l.State(), 0o700); err != nil {

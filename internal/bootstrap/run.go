@@ -256,7 +256,7 @@ func (r *run) identify() error {
 	}
 	if !r.cfg.AllowEven {
 		if err := r.cluster.CheckMasterCount(); err != nil {
-			return err
+			return exitcode.Errorf(exitcode.Refused, "%w", err).WithHint("an odd number of masters; or --allow-even")
 		}
 	}
 	if r.text, err = config.Marshal(r.cluster); err != nil {

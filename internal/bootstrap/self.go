@@ -90,5 +90,9 @@ func WhoAmI(c *config.Cluster, name string) (config.Master, error) {
 	if err != nil {
 		return config.Master{}, err
 	}
-	return preflight.Self(c, name, hostname, addresses)
+	m, err := preflight.Self(c, name, hostname, addresses)
+	if err != nil {
+		return m, exitcode.Errorf(exitcode.Usage, "%w", err).WithHint("--name NAME")
+	}
+	return m, nil
 }
