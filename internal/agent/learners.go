@@ -68,7 +68,7 @@ func (l *learners) look(ctx context.Context) error {
 	defer cancel()
 	mine, err := l.mine(ctx)
 	if err != nil || !mine {
-		l.nursery.forget()
+		l.forget()
 		return nil //nolint:nilerr // a member that does not answer does not lead
 	}
 	ms, err := l.admin.Members(ctx)

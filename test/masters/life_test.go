@@ -3,6 +3,7 @@
 package masters
 
 import (
+	"context"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -122,18 +123,25 @@ func TestPower(t *testing.T) {
 	w.lost(t)
 }
 
-// Each unit is restarted; the front door stays open, and the others do not notice.
-func TestUnitRestarts(t *testing.T) {
+// Each unit is restarted and the others do not notice; the front door refuses
+// nobody. A kubelet that is installed runs, too, and the units are what systemd wants.
+func TestUnits(t *testing.T) {
 	m := up(t, 1)
 	m.configure(t, "m1")
+	m.write(t, "m1", "/etc/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n", 0o644)
 	m.bootstrap(t, []string{"m1"})
 	m.healthy(t, "m1")
+	if o := m.command(t.Context(), "m1", "sh", "-c", "systemctl is-enabled kubelet && systemctl is-active kubelet"); o.code != 0 {
+		t.Errorf("the kubelet: %v", o)
+	}
 	for _, unit := range []string{"hactl-etcd", "kube-apiserver", "hactl-lb", "hactl-agent", "podmaster@kube-scheduler"} {
 		before := m.pids(t, "m1")
+		knocks := m.knock(t, "m1:6443")
 		if o := m.command(t.Context(), "m1", "systemctl", "restart", unit); o.code != 0 {
 			t.Fatal(o)
 		}
 		after := m.pids(t, "m1")
+		knocks()
 		for i, l := range strings.Split(before, "\n\n") {
 			same := l == strings.Split(after, "\n\n")[i]
 			if mine := strings.Contains(l, "Id="+unit+"."); same == mine {
@@ -148,6 +156,36 @@ func TestUnitRestarts(t *testing.T) {
 	for _, unit := range []string{"hactl-etcd", "kube-apiserver", "hactl-lb", "hactl-agent", "podmaster@kube-scheduler", "podmaster@kube-controller-manager"} {
 		if o := m.command(t.Context(), "m1", "systemd-analyze", "security", "--no-pager", "--threshold=20", unit+".service"); o.code != 0 {
 			t.Errorf("exposure above 2.0: %v", o)
+		}
+	}
+}
+
+// knock opens connections to an address without a pause, until the returned func
+// is called, which tells of those that were refused.
+func (m *masters) knock(t *testing.T, address string) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	var refused []error
+	opened := 0
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			conn, err := m.DialContext(ctx, "tcp", address)
+			switch {
+			case err == nil:
+				opened++
+				_ = conn.Close()
+			case ctx.Err() == nil:
+				refused = append(refused, err)
+			}
+		}
+	}()
+	return func() {
+		t.Helper()
+		cancel()
+		<-done
+		if opened == 0 || len(refused) > 0 {
+			t.Errorf("%d connections were opened, and %d refused: %v", opened, len(refused), refused)
 		}
 	}
 }
