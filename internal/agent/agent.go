@@ -60,6 +60,7 @@ type Agent struct {
 	probes   *probes
 	events   *event.Recorder
 	clocks   clocks
+	permits  *permits
 	asked    atomic.Pointer[time.Time] // when the watchdog last began a round
 }
 
@@ -184,6 +185,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		{Name: "learners", Run: a.learners.Run},
 		{Name: "configuration", Run: a.followConfig},
 		{Name: "watchdog", Run: a.watchdog.Run},
+		{Name: "mark", Run: a.newMarker().run},
 		{Name: "metrics", Run: func(ctx context.Context) error { return health.Serve(ctx, metrics, endpoints) }},
 		{Name: "api", Run: server.Run},
 		{Name: "notify", Run: a.notify},

@@ -109,6 +109,7 @@ func (a *Agent) newWatchdog() (*watchdog.Watchdog, error) {
 		alone:  aloneBudget{file: filepath.Join(a.cfg.Layout.State(), "restarts-alone.json")},
 		spared: a.spared,
 	}
+	a.permits = p
 	notices := append(disks(a.cfg.Layout, limits.DiskFree), watchdog.Notice{Name: "clock", Reason: watchdog.ClockSkew, Check: a.clocks.check})
 	return watchdog.New(watchdog.Config{
 		Notices:      notices,
