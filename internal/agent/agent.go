@@ -61,6 +61,7 @@ type Agent struct {
 	events   *event.Recorder
 	clocks   clocks
 	permits  *permits
+	marker   *marker
 	asked    atomic.Pointer[time.Time] // when the watchdog last began a round
 }
 
@@ -100,6 +101,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.watchdog, err = a.newWatchdog(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
+	a.marker = a.newMarker()
 	return a, nil
 }
 
@@ -185,7 +187,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		{Name: "learners", Run: a.learners.Run},
 		{Name: "configuration", Run: a.followConfig},
 		{Name: "watchdog", Run: a.watchdog.Run},
-		{Name: "mark", Run: a.newMarker().run},
+		{Name: "mark", Run: a.marker.run},
 		{Name: "metrics", Run: func(ctx context.Context) error { return health.Serve(ctx, metrics, endpoints) }},
 		{Name: "api", Run: server.Run},
 		{Name: "notify", Run: a.notify},
@@ -262,6 +264,9 @@ func (a *Agent) watchdogStatus(context.Context) (*status.Watchdog, error) {
 		out.Targets = append(out.Targets, status.WatchTarget{
 			Name: u.Unit, State: state, Held: held(u.Action), Reason: u.Action.String(), Paused: u.Paused && !s.Paused,
 		})
+	}
+	if m := a.marker.marked.Load(); m != nil && m.On {
+		out.Marked = m.Reason
 	}
 	for _, n := range s.Notices {
 		out.Notices = append(out.Notices, status.WatchNotice{Name: n.Name, Code: noticeCode(n.Reason), Text: n.Detail, Since: n.Since})

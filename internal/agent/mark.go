@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -68,10 +69,11 @@ type marker struct {
 	reboot func(ctx context.Context) error
 
 	state     markState
-	drained   time.Time // when the balancer was last told of all marks
-	told      time.Time // when etcd was last told of the mark
-	published bool      // etcd knows
-	refused   string    // why etcd was not told
+	marked    atomic.Pointer[watchdog.Mark] // for those who ask
+	drained   time.Time                     // when the balancer was last told of all marks
+	told      time.Time                     // when etcd was last told of the mark
+	published bool                          // etcd knows
+	refused   string                        // why etcd was not told
 }
 
 // markState is the content of the marker's file.
@@ -100,7 +102,9 @@ func (m *marker) run(ctx context.Context) error {
 func (m *marker) step(ctx context.Context, now time.Time) {
 	before := m.state.Mark
 	m.state.Mark = before.Next(m.policy, map[string]bool{master.Etcd: true, master.APIServer: true}, m.look(), now)
-	if m.state.Mark.On != before.On {
+	mark := m.state.Mark
+	m.marked.Store(&mark)
+	if mark.On != before.On {
 		m.record("mark", "unmark", m.state.Mark.On, m.state.Mark.Reason+before.Reason, nil)
 		_ = m.save()
 	}

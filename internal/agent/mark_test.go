@@ -131,14 +131,14 @@ func TestAMarkedHostIsLeft(t *testing.T) {
 		t.Errorf("did %q: want that only the singleton that another waits for leaves", got)
 	}
 	h1.ill = false
-	reborn := *m1
-	reborn.state, reborn.published, reborn.told = markState{}, false, time.Time{}
+	_, reborn := newHost(t, client, "m1")
+	reborn.file, reborn.look, reborn.manager, reborn.balancer = m1.file, h1.look, h1, h1
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := reborn.run(ctx); err != nil { // reads its file
 		t.Fatal(err)
 	}
-	steps(62, &reborn, m2)
+	steps(62, reborn, m2)
 	if len(h1.drained)+len(h2.drained) > 0 {
 		t.Errorf("well for a minute: drained %v %v", h1.drained, h2.drained)
 	}

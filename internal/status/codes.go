@@ -44,6 +44,7 @@ const (
 	CodeProcessNotActive    = "process-not-active"     // a process does not run, or not yet
 	CodeProcessFlapping     = "process-flapping"       // a process was restarted again and again
 	CodeWatchdogPaused      = "watchdog-paused"        // nobody restarts what hangs
+	CodeMasterMarked        = "master-marked"          // a master that cannot be healed: others take its work
 	CodeDiskLow             = "disk-low"               // a master's disk is nearly full
 	CodeWatchdogHeld        = "watchdog-held"          // the watchdog would restart it and may not
 	CodeCertificateExpired  = "certificate-expired"    // expired, or not valid yet

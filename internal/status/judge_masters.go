@@ -138,6 +138,10 @@ func (j *judge) watchdog(m *Master) {
 	if m.Watchdog.Paused {
 		j.add(Warning, CodeWatchdogPaused, m.Name+"/watchdog", "hactl watchdog resume", "the watchdog of %s is paused", m.Name)
 	}
+	if m.Watchdog.Marked != "" {
+		j.add(LevelDegraded, CodeMasterMarked, m.Name, "hactl events --unit host",
+			"%s has given itself up, balancers drain it and singletons leave it: %s", m.Name, m.Watchdog.Marked)
+	}
 	for _, n := range m.Watchdog.Notices {
 		hint := "df -h"
 		if n.Code == CodeClockSkew {

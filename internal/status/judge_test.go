@@ -124,6 +124,7 @@ var rules = []struct {
 	{"restarted thrice just now", 3, func(r *Report) { flap(r, 3) }, Healthy, []string{"process-flapping m1/hactl-lb"}},
 	{"watchdog paused", 3, func(r *Report) { r.Masters[0].Watchdog.Paused = true }, Healthy, []string{"watchdog-paused m1/watchdog"}},
 	{"one unit paused", 3, func(r *Report) { r.Masters[0].Watchdog.Targets[0].Paused = true }, Healthy, []string{"watchdog-paused m1/kube-apiserver"}},
+	{"a host beyond help", 3, func(r *Report) { r.Masters[2].Watchdog = &Watchdog{Marked: "kube-apiserver: budget spent"} }, Degraded, []string{"master-marked m3"}},
 	{"disk nearly full", 3, func(r *Report) {
 		r.Masters[1].Watchdog = &Watchdog{Notices: []WatchNotice{{Name: "disk:/d", Code: CodeDiskLow, Text: "5 MiB of 100 are free at /d"}}}
 	}, Healthy, []string{"disk-low m2/disk:/d"}},

@@ -156,6 +156,8 @@ type Peer struct {
 type Watchdog struct {
 	Paused  bool          `json:"paused"`
 	Targets []WatchTarget `json:"targets"`
+	// Marked says why this host has given itself up; empty: it has not.
+	Marked string `json:"marked,omitempty"`
 	// Notices are what it cannot heal and people must know.
 	Notices []WatchNotice `json:"notices,omitempty"`
 }
