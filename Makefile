@@ -61,7 +61,7 @@ faults: build kube ## faults on real processes, each once; HACTL_FAULT_REPEATS=5
 
 .PHONY: lab
 lab: build kube ## tests on systemd hosts (root, Debian packages)
-	$(GO) test -tags lab -count=1 -timeout 30m -p 1 ./test/hosts/... ./test/faults/... ./test/masters/...
+	$(GO) test -tags lab -count=1 -timeout 60m -p 1 ./test/hosts/... ./test/faults/... ./test/masters/...
 
 .PHONY: vagrant
 vagrant: build kube ## three masters and a worker by Vagrant on LXC, for real, with the smoke test (root, Debian packages)
@@ -78,6 +78,12 @@ test: build kube check vagrant-validate faults e2e ## everything: what CI runs
 bench: build kube ## print the measures
 	@$(KUBEBIN) kwok >/dev/null
 	$(GO) run ./bench/dev
+
+.PHONY: bench-lease
+bench-lease: build kube ## podmaster beside etcdctl lock and kube-scheduler's own election, each event 50 times (hours)
+	@$(KUBEBIN) peers >/dev/null
+	@peers=$$($(KUBEBIN) --where peers); $(GO) run ./bench/lease -podmaster bin/podmaster -etcd "$$peers/etcd" -etcdctl "$$peers/etcdctl" \
+		-kube bin/kube -out bench-lease
 
 .PHONY: clean
 clean: ## remove bin/ (not the caches)

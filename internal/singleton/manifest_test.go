@@ -223,3 +223,31 @@ func TestNewManifestRefuses(t *testing.T) {
 		}
 	}
 }
+
+// Bug 12: written in place, so that kubelet could read half of it.
+func TestManifestIsNeverHalf(t *testing.T) {
+	s := newSet(t, func(c *ManifestConfig) { c.Every = time.Millisecond })
+	s.want("one")
+	whole := map[string]bool{"one": true}
+	for i := range 20 {
+		text := strings.Repeat(fmt.Sprintf("%08d\n", i), 100_000)
+		whole[text] = true
+		next := s.src + ".next" // the source, too, is replaced at once
+		if err := errors.Join(os.WriteFile(next, []byte(text), 0o600), os.Rename(next, s.src)); err != nil {
+			t.Fatal(err)
+		}
+		for seen := ""; seen != text; {
+			got, err := os.ReadFile(s.dst)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen = string(got); !whole[seen] {
+				t.Fatalf("%d bytes that nobody wrote", len(seen))
+			}
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(s.dst), ".*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}

@@ -3,9 +3,12 @@
 // the work is this test binary, which writes (token, holder, boot-time) to a log
 // of its own every 5 ms and, through the gate, to a sink.
 //
-//	go test ./test/faults/lease                      each fault once
+//	go test -tags faults ./test/faults/lease         each fault once
 //	HACTL_FAULT_REPEATS=50 go test -timeout 3h …     each fault 50 times, at random phases
 //	go test -run 'TestFaults/freeze_podmaster' …     one fault
 //
-// Faults that need network namespaces, cgroups or systemd are in test/hosts.
+// With -tags lab the same happens on booted systemd hosts (test/hosts; root): units,
+// systemd's watchdog, frozen and powerless hosts, cuts in one and both directions,
+// slow and full disks; and with clocks that jump or are days apart. HACTL_FAULT_TABLE
+// names a file for the rows of RESULTS.md.
 package lease
