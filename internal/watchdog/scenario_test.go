@@ -105,6 +105,8 @@ func (s *scenario) line(f []string) error {
 			s.policy.Fall, err = n, nerr
 		case "policy rise":
 			s.policy.Rise, err = n, nerr
+		case "policy timeout":
+			s.policy.Timeout, err = d, derr
 		case "policy leak-hold":
 			s.policy.LeakHold, err = d, derr
 		case "policy budget":
@@ -192,6 +194,7 @@ func (w *world) Restart(ctx context.Context, unit string, force bool) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	delete(w.stopped, w.procs[unit].PID) // it is gone
 	w.nextPID++
 	w.procs[unit] = Process{PID: w.nextPID, Since: time.Now()}
 	if len(how) == 0 || how[0] != "still" {

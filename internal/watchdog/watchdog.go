@@ -235,7 +235,7 @@ func (w *Watchdog) round(ctx context.Context, late bool) []*target {
 	for i, t := range w.targets {
 		wg.Go(func() {
 			began := time.Now()
-			errs[i] = t.prober.probe(ctx, timeout, t.Probe)
+			errs[i] = w.probe(ctx, t, timeout)
 			w.metrics.probed(t.Unit, time.Since(began), errs[i])
 		})
 		if sample {
@@ -279,6 +279,20 @@ func (w *Watchdog) round(ctx context.Context, late bool) []*target {
 		}
 	}
 	return restart
+}
+
+// probe probes t, unless its process stands still: that needs no second witness,
+// and waiting for one would make each round as long as the timeout.
+func (w *Watchdog) probe(ctx context.Context, t *target, timeout time.Duration) error {
+	w.mu.Lock()
+	pid, stops := t.history.PID, t.history.Stops
+	w.mu.Unlock()
+	if stops > 0 && pid != 0 {
+		if r := w.stopped(pid); r != "" {
+			return fmt.Errorf("not probed: %s", r)
+		}
+	}
+	return t.prober.probe(ctx, timeout, t.Probe)
 }
 
 // processes asks the supervisor, so that one that hangs has failed.

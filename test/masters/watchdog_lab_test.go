@@ -177,8 +177,18 @@ func TestWatchdogOnSystemdHosts(t *testing.T) {
 		sick := time.Now()
 		m.shell(t, "m1", "systemctl stop hactl-etcd")
 		m.shell(t, "m2", "systemctl stop hactl-etcd")
-		m.awaitEvent(t, "m3", "the watchdog to hold", sick, "kube-apiserver", func(e event.Event) bool {
-			return e.Action == "hold" && e.Reason == "dependency is sick"
+		testwait.For(t, "the watchdog of m3 to find etcd sick", patience, func() error {
+			var r struct {
+				Watchdogs []struct{ Sick map[string]string }
+			}
+			o := m.must(t, "m3", "watchdog", "status", "-o", "json")
+			if err := json.Unmarshal([]byte(o.stdout), &r); err != nil {
+				return err
+			}
+			if len(r.Watchdogs) != 1 || r.Watchdogs[0].Sick["etcd"] == "" {
+				return fmt.Errorf("%v", o)
+			}
+			return nil
 		})
 		// Long enough for several restarts, were the API servers to blame.
 		since := time.Now()
