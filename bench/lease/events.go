@@ -20,6 +20,7 @@ type event struct {
 	mend func(ctx context.Context, s *scene, i int) error
 	// stays: the same work may go on; the gap is then the longest pause in its lines.
 	stays   bool
+	args    []string      // podmaster's, besides the usual
 	planned bool          // the holder is told to go
 	leader  bool          // etcd's leader is lost
 	watch   time.Duration // how long the lines are looked at after the event
@@ -61,7 +62,8 @@ func events() []event {
 				}
 				return s.cand[i].Signal(syscall.SIGTERM)
 			}},
-		{name: "work crashes", watch: 20 * time.Second,
+		// Each crash is one by itself: in a row the pauses grow, and the term is handed over.
+		{name: "work crashes", args: []string{"--crash-window", "100ms"}, watch: 20 * time.Second,
 			hit: func(_ context.Context, _ *scene, _, pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }},
 		{name: "holder killed", peer: true, kube: true, mend: restart, watch: 20 * time.Second,
 			hit: func(_ context.Context, s *scene, i, _ int) error { return s.cand[i].Signal(syscall.SIGKILL) }},
@@ -113,6 +115,7 @@ func (s *scene) loseHost(i int) error {
 // measure repeats one event and fills r.
 func (s *scene) measure(ctx context.Context, ev event, r *row) error {
 	defer s.stopAll()
+	s.args = ev.args
 	if err := s.fresh(ctx, r.who); err != nil {
 		return err
 	}

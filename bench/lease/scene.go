@@ -44,6 +44,7 @@ type scene struct {
 	runs int
 	log  string // of the work, all candidates together
 	who  string
+	args []string // podmaster's, besides the usual
 }
 
 func etcdURL(i int, port int) string { return fmt.Sprintf("http://127.210.0.%d:%d", i+1, port) }
@@ -110,9 +111,9 @@ func (s *scene) start(i int) error {
 		return err
 	}
 	key := fmt.Sprintf("bench%d", s.runs)
-	cfg := process.Config{Path: s.o.podmaster, KeepGroup: true, Args: []string{
-		"--etcd-servers", endpoints(), "--key", key, "--whoami", fmt.Sprintf("m%d", i+1), "--log-level", "error", "--", self, workArg, s.log,
-	}}
+	args := []string{"--etcd-servers", endpoints(), "--key", key, "--whoami", fmt.Sprintf("m%d", i+1), "--log-level", "error"}
+	args = append(append(args, s.args...), "--", self, workArg, s.log)
+	cfg := process.Config{Path: s.o.podmaster, KeepGroup: true, Args: args}
 	if s.who == "etcdctl lock" {
 		cfg.Path, cfg.Args = s.o.etcdctl, []string{"--endpoints", endpoints(), "lock", "--ttl", "3", key, "--", self, workArg, s.log}
 	}

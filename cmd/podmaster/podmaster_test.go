@@ -346,3 +346,34 @@ func TestTheFirstPodmastersFlags(t *testing.T) {
 		t.Errorf("released: %+v", info)
 	}
 }
+
+// What podmaster is sent goes to the command: a reload, a new log file, a dump.
+func TestSignalsAreForwarded(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	out := filepath.Join(t.TempDir(), "out")
+	script := `exec >` + out + `; for s in HUP USR1 USR2 QUIT WINCH; do trap "echo $s" $s; done; echo ready; while :; do sleep 0.02; done`
+	c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--key=signals", "--whoami=m1", "--", "sh", "-c", script)
+	expect := func(want string) {
+		t.Helper()
+		testwait.For(t, "the command to say "+want, 20*time.Second, func() error {
+			if got, err := os.ReadFile(out); !strings.HasSuffix(string(got), want+"\n") {
+				return fmt.Errorf("%q: %w", got, err)
+			}
+			return nil
+		})
+	}
+	expect("ready")
+	for _, s := range []struct {
+		sig  syscall.Signal
+		name string
+	}{{syscall.SIGHUP, "HUP"}, {syscall.SIGUSR1, "USR1"}, {syscall.SIGUSR2, "USR2"}, {syscall.SIGQUIT, "QUIT"}, {syscall.SIGWINCH, "WINCH"}} {
+		if err := c.Process.Signal(s.sig); err != nil {
+			t.Fatal(err)
+		}
+		expect(s.name)
+	}
+	_ = c.Process.Signal(syscall.SIGTERM)
+	if code := c.exit(t); code != 0 {
+		t.Errorf("code %d", code)
+	}
+}
