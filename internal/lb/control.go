@@ -58,12 +58,12 @@ func (b *Balancer) observed(m *member, r probe.Result) {
 	}
 	m.last, m.lastAt = r, now
 	if r.Answer == pool.OK {
-		m.failures, m.cutLater, m.good = 0, false, now
+		m.failures, m.good = 0, now
 	} else {
 		m.failures++
 	}
-	if r.Answer != pool.Silent {
-		m.silent = time.Time{}
+	if r.Answer != pool.Silent { // whatever it said, it hangs no longer
+		m.silent, m.cutLater = time.Time{}, false
 	} else if m.silent.IsZero() {
 		m.silent = now.Add(-r.Took)
 	}

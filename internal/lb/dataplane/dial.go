@@ -238,6 +238,7 @@ func (l *loop) establish(c *conn) {
 	}
 	if rest := c.hello[c.sent:]; len(rest) > 0 {
 		c.up.pending = rest
+		c.target.per[l.id].bytesUp.Add(int64(len(rest)))
 	}
 	c.hello, c.tried, c.slow = nil, nil, nil
 }

@@ -187,6 +187,44 @@ func TestEarlyDataIsNotReplayedAfterSilence(t *testing.T) {
 	}
 }
 
+// However much a client sends before it has an answer, at most MaxHello bytes of it
+// are kept, and none when the answer is there.
+func TestWhatIsKeptIsBounded(t *testing.T) {
+	answer := make(chan struct{})
+	slow := server(t, "slow", func(c *net.TCPConn) {
+		_, _ = io.ReadFull(c, make([]byte, len(testHello)))
+		<-answer
+		_, _ = c.Write([]byte("slow"))
+		_, _ = io.Copy(io.Discard, c)
+	})
+	p := start(t, Config{Router: &inOrder{targets: []*Target{slow}}, Hello: true, Loops: 1, AnswerTimeout: time.Hour})
+	kept := func() (n int) {
+		got := make(chan int, 1)
+		p.loops[0].post(func(l *loop) {
+			sum := 0
+			for _, c := range l.conns {
+				sum = max(sum, cap(c.hello)+cap(c.up.pending)+cap(c.down.pending))
+			}
+			got <- sum
+		})
+		return <-got
+	}
+	c := p.dial(t)
+	_, _ = c.Write(append(append([]byte{}, testHello...), make([]byte, 128<<10)...))
+	eventually(t, "the hello to have passed", func() bool { return slow.Stats().BytesUp == int64(len(testHello)) })
+	if n := kept(); n < len(testHello) || n > MaxHello+1 {
+		t.Errorf("%d bytes are kept, want at most %d", n, MaxHello+1)
+	}
+	close(answer)
+	if got := read(t, c, 4); got != "slow" {
+		t.Fatal(got)
+	}
+	eventually(t, "the rest to have passed", func() bool { return slow.Stats().BytesUp == int64(len(testHello)+128<<10) })
+	if n := kept(); n != 0 {
+		t.Errorf("%d bytes are kept after the answer", n)
+	}
+}
+
 func TestNoBackendLeft(t *testing.T) {
 	p := start(t, Config{Router: &inOrder{targets: []*Target{targetOf(t, "x", listenAndClose(t))}}, Hello: true})
 	c := p.dial(t)
