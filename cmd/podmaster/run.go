@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/urfave/cli/v2"
 
 	"github.com/hactl/hactl/internal/exitcode"
@@ -83,6 +84,7 @@ func (p *podmaster) close() {
 
 func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 	p = &podmaster{o: o, gather: prometheus.NewRegistry()}
+	p.gather.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
 			p.close()
