@@ -128,6 +128,7 @@ func (r *run) decide(ctx context.Context) (Next, error) {
 			differs = time.Time{}
 		case differs.IsZero():
 			differs = time.Now()
+			r.showDifferences(ctx, n.Differs) // now: it may go away in a moment
 		case time.Since(differs) > differGrace:
 			return n, r.different(ctx, n)
 		}
@@ -199,16 +200,31 @@ func (r *run) situation(seen []rendezvous.Seen) Situation {
 
 // different is the error about another configuration, with what differs.
 func (r *run) different(ctx context.Context, n Next) error {
+	r.showDifferences(ctx, n.Differs)
 	var b strings.Builder
 	for _, name := range n.Differs {
-		theirs, err := r.meeting.ConfigOf(ctx, name)
-		if err != nil {
-			fmt.Fprintf(&b, "\n%s does not show its configuration: %v", name, err)
-			continue
-		}
-		fmt.Fprintf(&b, "\n--- %s\n+++ %s\n%s", r.self.Name, name, diff(string(r.text), string(theirs)))
+		fmt.Fprintf(&b, "\n--- %s\n+++ %s\n%s", r.self.Name, name, r.shown[name])
 	}
 	return exitcode.Errorf(exitcode.Refused, "%s%s", n.Why, b.String()).WithHint("%s", n.Hint)
+}
+
+// showDifferences asks for the configurations of those whose difference was not
+// shown yet.
+func (r *run) showDifferences(ctx context.Context, names []string) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for _, name := range names {
+		if r.shown[name] != "" {
+			continue
+		}
+		theirs, err := r.meeting.ConfigOf(ctx, name)
+		if err != nil {
+			r.cfg.Logger.Debug("another configuration is not shown", "master", name, "err", err)
+			continue
+		}
+		r.shown[name] = diff(string(r.text), string(theirs))
+		r.say("%s has another configuration:\n%s", name, r.shown[name])
+	}
 }
 
 // secrets makes or fetches what all masters share.

@@ -141,8 +141,9 @@ type run struct {
 	own          phase
 	meeting      Meeting // nil: none was needed
 	meetingEnded chan error
-	leave        func() // ends the meeting
-	said         string // the last reason to wait
+	leave        func()            // ends the meeting
+	said         string            // the last reason to wait
+	shown        map[string]string // by machine: how its configuration differs
 }
 
 // Run makes this machine a master, or says why not. It takes every step anew;
@@ -207,7 +208,7 @@ func newRun(cfg Config) *run {
 	if cfg.File == "" {
 		cfg.File = cfg.Layout.ConfigFile()
 	}
-	return &run{cfg: cfg, began: time.Now(), leave: func() {}}
+	return &run{cfg: cfg, began: time.Now(), leave: func() {}, shown: map[string]string{}}
 }
 
 // step takes one step between its two entries in the journal.
