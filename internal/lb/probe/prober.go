@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +57,7 @@ type Prober struct {
 	kick   chan struct{}
 	factor atomic.Int64 // of Every
 
+	running sync.Mutex                   // held by Run
 	recent  [recentAnswers]time.Duration // how long the last answers took; Run's alone
 	answers int
 }
@@ -99,9 +101,11 @@ type landed struct {
 	r Result
 }
 
-// Run probes until ctx ends. It does not wait for checks that ignore their
+// Run probes until ctx ends; a run that follows another waits for its end. It does not wait for checks that ignore their
 // context.
 func (p *Prober) Run(ctx context.Context) error {
+	p.running.Lock() // a backend that comes back at once finds the run before on its way out
+	defer p.running.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if p.cfg.Close != nil {
