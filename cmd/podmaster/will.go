@@ -115,6 +115,9 @@ func stopped(ctx context.Context) error {
 	if err := systemd.Alone(group); err != nil {
 		return err
 	}
+	// Later the term has expired by itself, and podmaster waits to be started again.
+	ctx, cancel := context.WithTimeout(ctx, w.Claim.TTL)
+	defer cancel()
 	if err := releaseWill(ctx, raw); err != nil {
 		return err
 	}
