@@ -77,7 +77,10 @@ func (r *Runtime) Run(ctx context.Context) error {
 	cancelEnlist()
 	if err != nil {
 		var taken *etcdlock.NameTakenError
-		if errors.As(err, &taken) || ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil // stopped before it began
+		case errors.As(err, &taken):
 			return err
 		}
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)

@@ -51,6 +51,9 @@ type Presence struct {
 	lease int64
 }
 
+// withdrawTimeout is how long an Enlist that failed may take to leave no key behind.
+const withdrawTimeout = time.Second
+
 // Enlist writes c beside the other candidates. A name that a dead process on
 // this host left behind is taken over when alive says so; for one on another host
 // Enlist waits until its entry has expired. It returns a *NameTakenError when the
@@ -60,8 +63,14 @@ func (l *Lock) Enlist(ctx context.Context, c Candidate, alive func(Candidate) bo
 	deadline := time.Now().Add(presenceTTL + presenceTTL/2)
 	for {
 		other, err := p.enlist(ctx)
-		if err != nil || other == nil {
-			return p, err
+		switch {
+		case err != nil: // whether it was written or not
+			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
+			defer cancel()
+			_ = p.Withdraw(clean) // else it expires
+			return nil, err
+		case other == nil:
+			return p, nil
 		}
 		if other.Host == c.Host && c.Host != "" || time.Now().After(deadline) {
 			return nil, errors.Join(&NameTakenError{Singleton: l.name, By: *other}, p.Withdraw(ctx))
