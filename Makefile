@@ -63,6 +63,10 @@ faults: build kube ## faults on real processes, each once; HACTL_FAULT_REPEATS=5
 lab: build kube ## tests on systemd hosts (root, Debian packages)
 	$(GO) test -tags lab -count=1 -timeout 60m -p 1 ./test/hosts/... ./test/faults/... ./test/masters/...
 
+.PHONY: masters
+masters: build kube ## hactl bootstrap on three systemd hosts: the short part of the lab (root, Debian packages)
+	$(GO) test -tags lab -count=1 -timeout 15m -run '^(TestThreeAtOnce|TestUnits)$$' ./test/masters
+
 .PHONY: vagrant
 vagrant: build kube ## three masters and a worker by Vagrant on LXC, for real, with the smoke test (root, Debian packages)
 	deploy/vagrant/lxc/run
@@ -72,7 +76,7 @@ vagrant-validate: build # the Vagrantfile and its scripts; starts nothing
 	deploy/vagrant/validate
 
 .PHONY: test
-test: build kube check vagrant-validate faults e2e ## everything: what CI runs
+test: build kube check vagrant-validate faults masters e2e ## everything: what CI runs
 
 .PHONY: bench
 bench: build kube ## print the measures
