@@ -51,9 +51,10 @@ func (b *Balancer) observed(m *member, r probe.Result) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	if r.Answer == pool.Silent && now.Sub(m.target.Heard()) < b.cfg.Check.Timeout/2 {
-		// A frozen server sends nothing at all: this one is busy. It should get
-		// nothing new, but cutting its connections would only move its load.
+	if r.Answer == pool.Silent && now.Sub(m.target.Heard()) < max(r.Took, b.cfg.Check.Timeout/2) {
+		// A frozen server sends nothing at all, this one has since the probe was
+		// sent, or just now: it is busy. It should get nothing new, but cutting its
+		// connections would only move its load.
 		r.Answer, r.Why = pool.Red, r.Why+", but it still answers its clients"
 	}
 	m.last, m.lastAt = r, now

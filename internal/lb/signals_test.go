@@ -220,7 +220,7 @@ func overloadedForAWhile(t *testing.T) {
 	a, b := r.member("a"), r.member("b")
 	says := func(m *member, answers ...pool.Answer) {
 		for _, x := range answers {
-			r.observed(m, probe.Result{Answer: x, Why: "as the test says"})
+			r.observed(m, probe.Result{Answer: x, Why: "as the test says", Took: 100 * time.Millisecond})
 		}
 	}
 	ticks := func() {
