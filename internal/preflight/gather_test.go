@@ -69,12 +69,14 @@ func TestARealTakenPort(t *testing.T) {
 }
 
 func TestARealTakenUDPPort(t *testing.T) {
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	// On an address of its own: connections from 127.0.0.1 take ports by chance.
+	c, err := net.ListenPacket("udp", fmt.Sprintf("127.91.%d.%d:0", os.Getpid()>>8&255, os.Getpid()&255))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	p := portOn(t, c.LocalAddr())
+	p.Address, _, _ = net.SplitHostPort(c.LocalAddr().String())
 	if u := use(t, "udp", p); !u.Taken || u.Holder.PID != os.Getpid() {
 		t.Errorf("%+v, want taken by this test", u)
 	}
@@ -219,7 +221,7 @@ func TestPrograms(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("hactl", "#!/bin/sh\necho hactl v9 go1\n", 0o755)
+	write("hactl", "#!/bin/sh\necho hactl version v9 go1\n", 0o755)
 	write("podmaster", "#!/bin/sh\necho podmaster v9 go1\n", 0o755)
 	write("kube-apiserver", "#!/bin/sh\necho Kubernetes v1.36.3\n", 0o755)
 	write("kube-scheduler", "#!/bin/sh\necho Kubernetes v1.36.3\n", 0o644)

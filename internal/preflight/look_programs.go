@@ -73,8 +73,9 @@ func lookProgram(ctx context.Context, path string, kubernetes bool) Program {
 		return p
 	}
 	line, _, _ := strings.Cut(string(bytes.TrimSpace(out)), "\n")
-	// "Kubernetes v1.36.3", "podmaster v0.1.0 go1.26": the version follows the name.
+	// "Kubernetes v1.36.3", "hactl version v0.1.0 go1.26": the version follows the name.
 	_, p.Version, _ = strings.Cut(line, " ")
+	p.Version = strings.TrimPrefix(p.Version, "version ")
 	if p.Version == "" {
 		p.Err = fmt.Errorf("%s --version says %q", path, line)
 	}

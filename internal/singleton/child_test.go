@@ -355,7 +355,7 @@ func TestGuardKeepsTheDeadline(t *testing.T) {
 	var (
 		g        *guarded
 		deadline time.Duration
-		err      error = errors.New("ended before")
+		err      = errors.New("ended before")
 	)
 	// On a busy machine the guard itself may take longer to start.
 	for d := 300 * time.Millisecond; err != nil && strings.Contains(err.Error(), "ended before") && d < time.Minute; d *= 2 {
