@@ -85,25 +85,35 @@ func (m *Member) admitStream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 	return handler(srv, ss)
 }
 
-// outlast answers for a member that was just removed: etcd panics when it is
-// asked for its status in the second that is left to it.
+// outlast answers for a member that was just removed, or that is on its way down:
+// etcd panics when it is asked for its status in the second that is left to it.
 func (m *Member) outlast(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-	removed := func() bool {
-		s := m.server.Load()
-		return s != nil && !s.IsMemberExist(s.MemberID())
-	}
-	if removed() {
+	if m.ending() {
 		return nil, rpctypes.ErrGRPCStopped
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			if !removed() {
+			if !m.ending() {
 				panic(r)
 			}
 			resp, err = nil, rpctypes.ErrGRPCStopped
 		}
 	}()
 	return handler(ctx, req)
+}
+
+// ending says whether the member was removed or its server stops.
+func (m *Member) ending() bool {
+	s := m.server.Load()
+	if s == nil {
+		return false
+	}
+	select {
+	case <-s.StoppingNotify():
+		return true
+	default:
+		return !s.IsMemberExist(s.MemberID())
+	}
 }
 
 // interceptors are what every call goes through, outermost first.

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 )
 
@@ -42,5 +43,41 @@ func TestACallWaitsForTheComparison(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// etcd panics when it is asked for its status after its backend was closed; a
+// member that is alive must not hide a panic.
+func TestAPanicCountsOnlyWhileTheMemberLives(t *testing.T) {
+	t.Parallel()
+	m := newMasters(t, 1)[0]
+	m.found([]*master{m})
+	member, err := New(m.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- member.Run(ctx) }()
+	mustPut(t, m, "k", "v")
+	panics := func() (err error, recovered any) {
+		defer func() { recovered = recover() }()
+		_, err = member.outlast(t.Context(), nil, nil, func(context.Context, any) (any, error) { panic("closed") })
+		return err, nil
+	}
+	if err, recovered := panics(); recovered == nil {
+		t.Errorf("a panic of a living member was hidden: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if err, recovered := panics(); recovered != nil || !errors.Is(err, rpctypes.ErrGRPCStopped) {
+		t.Errorf("after the end: %v, panic %v; want %v", err, recovered, rpctypes.ErrGRPCStopped)
+	}
+	handled := false
+	_, err = member.outlast(t.Context(), nil, nil, func(context.Context, any) (any, error) { handled = true; return nil, nil })
+	if handled || !errors.Is(err, rpctypes.ErrGRPCStopped) {
+		t.Errorf("a member that stopped was asked: %v", err)
 	}
 }

@@ -77,7 +77,6 @@ func (m *Member) Run(ctx context.Context) error {
 	if e == nil { // stopped while starting
 		return nil
 	}
-	m.server.Store(e.Server)
 	if err := m.record(e, how); err != nil {
 		endStreams()
 		return errors.Join(err, m.close(e))
@@ -121,6 +120,9 @@ func (m *Member) start(ctx, streams context.Context, how startPlan) (*embed.Etcd
 	done := make(chan result, 1)
 	go func() {
 		e, err := embed.StartEtcd(cfg)
+		if err == nil {
+			m.server.Store(e.Server)
+		}
 		done <- result{e, err}
 	}()
 	ticker := time.NewTicker(patienceStep / 3)
