@@ -114,9 +114,15 @@ func (m *marker) step(ctx context.Context, now time.Time) {
 		m.withdraw(ctx)
 	}
 	m.obey(ctx, now)
-	if m.published && m.reboot != nil && now.Sub(m.state.Mark.Since) >= rebootAfter && now.Sub(m.state.Rebooted) >= rebootAgain {
+	if m.published && m.reboot != nil && m.state.mayReboot(now) {
 		m.tryReboot(ctx, now)
 	}
+}
+
+// mayReboot says whether the host is beyond help for long enough. One that is well
+// again may still be published, while etcd cannot be told.
+func (s markState) mayReboot(now time.Time) bool {
+	return s.Mark.On && !s.Mark.Since.IsZero() && now.Sub(s.Mark.Since) >= rebootAfter && now.Sub(s.Rebooted) >= rebootAgain
 }
 
 // publish tells etcd of the mark, as long as most masters are without one, and

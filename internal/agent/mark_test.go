@@ -21,6 +21,27 @@ import (
 	"github.com/hactl/hactl/internal/workload"
 )
 
+// A host that is well again is not rebooted, though etcd could not be told yet.
+func TestOnlyAMarkedHostReboots(t *testing.T) {
+	now := time.Now()
+	long, short := now.Add(-rebootAfter), now.Add(-rebootAfter+time.Second)
+	for _, c := range []struct {
+		what string
+		s    markState
+		want bool
+	}{
+		{"marked for long", markState{Mark: watchdog.Mark{On: true, Since: long}}, true},
+		{"marked a moment ago", markState{Mark: watchdog.Mark{On: true, Since: short}}, false},
+		{"well again", markState{Mark: watchdog.Mark{}}, false},
+		{"marked, nobody knows since when", markState{Mark: watchdog.Mark{On: true}}, false},
+		{"rebooted a moment ago", markState{Mark: watchdog.Mark{On: true, Since: long}, Rebooted: now.Add(-time.Minute)}, false},
+	} {
+		if got := c.s.mayReboot(now); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
+
 // host is what a marker sees and does on one master.
 type host struct {
 	units   map[string]bool // unit → runs

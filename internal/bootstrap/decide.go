@@ -123,6 +123,9 @@ func decideMember(s Situation) Next {
 		if s.mutant == forgetGone && !o.Alive || s.mutant == freshMayFound {
 			continue
 		}
+		if o.Phase == rendezvous.Member && o.Alive && o.Config != s.Config {
+			return differ([]string{o.Name}) // whom to take out is read from it
+		}
 		if o.Phase == rendezvous.Member {
 			return Next{Do: Join, Why: o.Name + " belongs to a cluster, which this machine joins"}
 		}

@@ -73,6 +73,7 @@ func decisions() []decision {
 		{"keys, and the second", m2, holding, []Other{other(m1, holding, alive), other(m3, holding, alive)}, nil, Wait, "m1, the first"},
 		{"keys, and somebody founded", m2, holding, []Other{other(m1, member, alive)}, nil, Join, "m1"},
 		{"keys, and somebody founded and left", m1, holding, []Other{other(m2, member, notThere), other(m3, holding, alive)}, nil, Join, "m2"},
+		{"keys, and a cluster with another configuration", m3, holding, []Other{differing(m1, member)}, nil, Wait, "another configuration on m1"},
 		{"a cluster under a name that is not configured", m1, holding, []Other{other(stranger, member, alive), other(m2, fresh, alive), other(m3, fresh, alive)}, nil, Join, stranger},
 		{"somebody was removed from a cluster", m1, holding, []Other{other(m2, removed, alive), other(m3, fresh, alive)}, nil, Wait, "m2 was removed"},
 		{"a member goes on", m2, member, nil, nil, Resume, ""},

@@ -41,6 +41,8 @@ type Record struct {
 	Steps   []StepRecord `json:"steps"`
 	// Finished is when the last step was done; zero: it was cut.
 	Finished time.Time `json:"finished,omitzero"`
+	// GivenUp is the step at which a leave was refused, and undone.
+	GivenUp string `json:"givenUp,omitempty"`
 	// Restart lists units whose files changed and that still run with the old ones.
 	// It outlives the command.
 	Restart []string `json:"restart,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/etcdcluster"
@@ -68,10 +69,36 @@ func Leave(ctx context.Context, cfg Config) (*Result, error) {
 		{StepBalancer, r.stopping("the balancer is stopped", Socket, systemd.FileName(master.Balancer))},
 	} {
 		if err := r.step(ctx, s.name, s.do); err != nil {
-			return &r.result, err
+			return &r.result, errors.Join(err, r.stay(ctx, s.name))
 		}
 	}
 	return &r.result, j.finish()
+}
+
+// stayTimeout is how long starting everything again may take.
+const stayTimeout = 2 * time.Minute
+
+// stay makes a whole master again of one that may not leave after all, as long as
+// its member is one of the cluster. A command that was cut is not undone: it goes
+// on when it is run again.
+func (r *run) stay(ctx context.Context, step string) error {
+	if ctx.Err() != nil || !slices.Contains([]string{StepAgent, StepSingletons, StepDrain, StepLeader, StepRemove}, step) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stayTimeout)
+	defer cancel()
+	if _, _, listed, err := r.myRemoval(ctx); err != nil || !listed {
+		return nil //nolint:nilerr // it may be out: hactl leave goes on from here
+	}
+	r.say("this machine stays a master: what was stopped is started again")
+	units := append([]string{systemd.FileName(master.APIServer)}, r.podmasters()...)
+	for _, name := range append(units, systemd.FileName(master.Agent)) {
+		if err := r.cfg.Systemd.Start(ctx, name); err != nil {
+			return fmt.Errorf("start %s again: %w", name, err)
+		}
+	}
+	r.journal.GivenUp = step
+	return r.journal.finish()
 }
 
 // identifyMaster finds out which member this machine is, by its own record: the

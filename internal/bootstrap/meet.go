@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -73,13 +74,27 @@ func (r *run) meet(ctx context.Context) (string, error) {
 			return c
 		},
 		Config:  func() ([]byte, error) { return r.text, nil },
-		Secrets: func() (rendezvous.Secrets, error) { return master.ReadSecrets(r.cfg.Layout, r.cluster) },
+		Secrets: func() (rendezvous.Secrets, error) { return r.handOut(token) },
 		Logger:  r.cfg.Logger,
 	}
 	for _, m := range r.cluster.Masters {
 		cfg.Seeds = append(cfg.Seeds, r.cluster.JoinAddress(m))
 	}
 	return "", r.openMeeting(ctx, cfg)
+}
+
+// handOut gives the secrets to a machine that asks, while it is the founding that
+// is under way. Once there is a cluster its agents give them: they ask etcd
+// whether the token is still the good one.
+func (r *run) handOut(token string) (rendezvous.Secrets, error) {
+	if err := pki.TokenValid(token, time.Now()); err != nil {
+		return nil, err
+	}
+	seen, _ := r.meeting.Cards()
+	if slices.ContainsFunc(seen, func(s rendezvous.Seen) bool { return s.Phase == rendezvous.Member }) {
+		return nil, nil
+	}
+	return master.ReadSecrets(r.cfg.Layout, r.cluster)
 }
 
 func (r *run) openMeeting(ctx context.Context, cfg rendezvous.Config) error {
@@ -89,8 +104,8 @@ func (r *run) openMeeting(ctx context.Context, cfg rendezvous.Config) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- m.Run(ctx) }()
 	r.meeting, r.meetingEnded = m, ended
+	go func() { ended <- m.Run(ctx) }()
 	r.leave = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -123,6 +138,9 @@ func (r *run) decide(ctx context.Context) (Next, error) {
 		case n.Do == Refuse:
 			return n, exitcode.Errorf(exitcode.Refused, "%s", n.Why).WithHint("%s", n.Hint)
 		case n.Do != Wait:
+			if err := r.excepted(ctx, n); err != nil {
+				return n, err
+			}
 			return n, r.check(ctx, seen)
 		case len(n.Differs) == 0:
 			differs = time.Time{}
@@ -147,6 +165,35 @@ func (r *run) decide(ctx context.Context) (Next, error) {
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// excepted refuses a founding without masters that run all the same: they may be
+// the cluster, and hear nothing of this meeting since its token is another one.
+func (r *run) excepted(ctx context.Context, n Next) error {
+	if n.Do != MakeSecrets && n.Do != Found {
+		return nil
+	}
+	for _, name := range r.cfg.Without {
+		m, ok := r.cluster.MasterByName(name)
+		if !ok {
+			continue
+		}
+		for _, port := range r.cluster.Ports(m) {
+			if port.Address != m.Address {
+				continue // only to be reached there
+			}
+			asked, cancel := context.WithTimeout(ctx, time.Second)
+			c, err := (&net.Dialer{}).DialContext(asked, "tcp", port.String())
+			cancel()
+			if err != nil {
+				continue
+			}
+			_ = c.Close()
+			return exitcode.Errorf(exitcode.Refused, "--without %s, but %s answers at %s: it may belong to a cluster that runs", name, port.User, port).
+				WithHint("hactl token rotate on it, copy its token here, then hactl bootstrap joins; if that master is nothing any more: hactl reset there")
+		}
+	}
+	return nil
 }
 
 // look returns who is at the meeting. Two machines of one name are a mistake that
@@ -250,6 +297,9 @@ func (r *run) secrets(ctx context.Context) (string, error) {
 			note = "the cluster's keys are made: " + n.Why
 		case FetchSecrets:
 			from, err := r.fetch(ctx, n.From)
+			if errors.Is(err, errOtherSecrets) {
+				return "", err
+			}
 			if err != nil {
 				r.waitFor(err.Error())
 				if !pause(ctx) {
@@ -266,6 +316,9 @@ func (r *run) secrets(ctx context.Context) (string, error) {
 	}
 }
 
+// errOtherSecrets is wrapped when this machine has the keys of another cluster.
+var errOtherSecrets = errors.New("this machine's keys are not the cluster's")
+
 // fetch asks one after the other for the secrets, and keeps them. What is here
 // and differs is a fault that asking others does not mend.
 func (r *run) fetch(ctx context.Context, from []string) (string, error) {
@@ -273,10 +326,12 @@ func (r *run) fetch(ctx context.Context, from []string) (string, error) {
 	for _, name := range from {
 		s, err := r.meeting.SecretsOf(ctx, name)
 		if err == nil {
-			err = master.WriteSecrets(r.cfg.Layout, r.cluster, s)
-		}
-		if err == nil {
-			return name, nil
+			if err = master.WriteSecrets(r.cfg.Layout, r.cluster, s); err == nil {
+				return name, nil
+			}
+			if coded := (*exitcode.Error)(nil); errors.As(err, &coded) && coded.Code == exitcode.Refused {
+				return "", fmt.Errorf("%w: keys from %s: %w", errOtherSecrets, name, err)
+			}
 		}
 		errs = append(errs, fmt.Errorf("keys from %s: %w", name, err))
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/etcdcluster"
@@ -88,8 +89,8 @@ func orNothing(names []string) string {
 	return list(names)
 }
 
-// mayReset refuses to wipe a voter. A machine of which nothing can be known, since
-// it has no configuration or nobody answers, may be wiped.
+// mayReset refuses to wipe a voter, and data of which nobody says that they are
+// not one's: they may be the only copy.
 func (r *run) mayReset(ctx context.Context, force bool) error {
 	var err error
 	if r.cluster, err = config.Load(r.cfg.Layout); err != nil {
@@ -99,21 +100,30 @@ func (r *run) mayReset(ctx context.Context, force bool) error {
 		return err
 	}
 	r.result.Cluster = r.cluster.Name
+	if force {
+		return nil
+	}
+	unknown := func(err error) error {
+		return exitcode.Errorf(exitcode.Refused, "whether this machine is a voter of cluster %s is not known: %w", r.cluster.Name, err).
+			WithHint("start etcd here and on the other masters; if the data in %s are not needed: hactl reset --force", r.cfg.Layout.EtcdData())
+	}
 	own, err := ReadOwn(r.cfg.Layout, r.cluster)
-	if err != nil || own.Phase != rendezvous.Member || force {
-		return nil //nolint:nilerr // what cannot be read is wiped
+	if err != nil {
+		return unknown(err)
+	}
+	if own.Phase != rendezvous.Member || own.HasIntent && own.Intent.State == etcdcluster.Pending && !own.HasData {
+		return nil // it never ran as a member
 	}
 	admin, err := r.admin()
 	if err != nil {
-		return nil //nolint:nilerr // without a certificate nobody can be asked
+		return unknown(err)
 	}
 	ms, err := admin.Members(ctx)
-	if errors.Is(err, etcdcluster.ErrUnreachable) {
-		r.say("no etcd member answers: whether this machine is one of them is not known")
-		return nil
-	}
 	if err != nil {
-		return err
+		return unknown(err)
+	}
+	if own.Intent.MemberID == "" {
+		return unknown(errors.New("it has etcd's data and no record of which member they are"))
 	}
 	i := slices.IndexFunc(ms, func(m etcdcluster.MemberStatus) bool { return m.IDText != "" && m.IDText == own.Intent.MemberID })
 	if i < 0 || ms[i].Role == etcdcluster.Learner {
@@ -150,7 +160,13 @@ func keyPaths(l layout.Layout) []string {
 func removeAll(paths []string) error {
 	var errs []error
 	for _, p := range paths {
-		errs = append(errs, os.RemoveAll(p))
+		err := os.RemoveAll(p)
+		if errors.Is(err, syscall.EBUSY) { // a disk is mounted there
+			if left, readErr := os.ReadDir(p); readErr == nil && len(left) == 0 {
+				continue
+			}
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -25,8 +25,8 @@ import (
 
 // The steps of bootstrap and join, in their order, as the journal names them.
 const (
-	StepConfig    = "config"    // the configuration is installed
 	StepPreflight = "preflight" // the machine is fit
+	StepConfig    = "config"    // the configuration is installed
 	StepMeet      = "meet"      // the machines meet
 	StepSecrets   = "secrets"   // the CA set and the keys are made or fetched
 	StepFiles     = "files"     // certificates, kubeconfigs, Kubernetes' own files
@@ -42,7 +42,7 @@ const (
 // Steps lists the steps of bootstrap in their order.
 func Steps() []string {
 	return []string{
-		StepConfig, StepPreflight, StepMeet, StepSecrets, StepFiles, StepUnits,
+		StepPreflight, StepConfig, StepMeet, StepSecrets, StepFiles, StepUnits,
 		StepIntent, StepEtcd, StepVote, StepStart, StepServe, StepNode,
 	}
 }
@@ -174,8 +174,8 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		name string
 		do   func(context.Context) (string, error)
 	}{
-		{StepConfig, r.installConfig},
 		{StepPreflight, r.preflight},
+		{StepConfig, r.installConfig}, // running parts follow the file, so it is judged first
 		{StepMeet, r.meet},
 		{StepSecrets, r.secrets},
 		{StepFiles, r.files},

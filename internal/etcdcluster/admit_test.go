@@ -60,19 +60,19 @@ func TestAPanicCountsOnlyWhileTheMemberLives(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- member.Run(ctx) }()
 	mustPut(t, m, "k", "v")
-	panics := func() (err error, recovered any) {
+	panics := func() (recovered any, err error) {
 		defer func() { recovered = recover() }()
 		_, err = member.outlast(t.Context(), nil, nil, func(context.Context, any) (any, error) { panic("closed") })
-		return err, nil
+		return nil, err
 	}
-	if err, recovered := panics(); recovered == nil {
+	if recovered, err := panics(); recovered == nil {
 		t.Errorf("a panic of a living member was hidden: %v", err)
 	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if err, recovered := panics(); recovered != nil || !errors.Is(err, rpctypes.ErrGRPCStopped) {
+	if recovered, err := panics(); recovered != nil || !errors.Is(err, rpctypes.ErrGRPCStopped) {
 		t.Errorf("after the end: %v, panic %v; want %v", err, recovered, rpctypes.ErrGRPCStopped)
 	}
 	handled := false

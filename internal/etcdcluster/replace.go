@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/hactl/hactl/internal/exitcode"
@@ -29,9 +31,28 @@ func (a *Admin) PlanReplace(ctx context.Context, cfg Config) (Replacing, error) 
 	return planReplace(ms, cfg, dataThere(cfg.DataDir))
 }
 
+// dataThere says whether dir holds a member's data. The folder alone is none: it
+// may be where a disk is mounted.
 func dataThere(dir string) bool {
-	_, err := os.Stat(dir)
+	_, err := os.Stat(filepath.Join(dir, memberDir))
 	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// memberDir is the folder that etcd keeps everything in, below its data folder.
+const memberDir = "member"
+
+// moveAside moves the data in dir to aside; where a disk is mounted at dir, into a
+// folder of that name on it.
+func moveAside(dir, aside string) error {
+	err := os.Rename(dir, aside)
+	if !errors.Is(err, syscall.EBUSY) {
+		return err
+	}
+	within := filepath.Join(dir, filepath.Base(aside))
+	if err := os.Mkdir(within, 0o700); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(dir, memberDir), filepath.Join(within, memberDir))
 }
 
 func planReplace(ms []MemberStatus, cfg Config, data bool) (Replacing, error) {
@@ -92,7 +113,7 @@ func (a *Admin) Replace(ctx context.Context, cfg Config) (Replacing, error) {
 		return r, err
 	}
 	if r.Aside != "" {
-		if err := os.Rename(cfg.DataDir, r.Aside); err != nil {
+		if err := moveAside(cfg.DataDir, r.Aside); err != nil {
 			return r, fmt.Errorf("replace %s: move the old data aside: %w", cfg.Name, err)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -150,7 +149,7 @@ func (m *Member) prepare() (startPlan, error) {
 	if p.clearLeftover {
 		aside := fmt.Sprintf("%s.interrupted-%d", m.cfg.DataDir, time.Now().Unix())
 		m.cfg.Logger.Warn("a first start was interrupted: its beginnings are moved aside", "member", m.cfg.Name, "to", aside)
-		if err := os.Rename(m.cfg.DataDir, aside); err != nil {
+		if err := moveAside(m.cfg.DataDir, aside); err != nil {
 			return startPlan{}, err
 		}
 	}
