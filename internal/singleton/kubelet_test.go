@@ -111,6 +111,7 @@ func TestKubeletConfirms(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
+	server.set(nil, nil)
 	server.mu.Lock()
 	server.noDebugging = true
 	server.mu.Unlock()
