@@ -15,6 +15,7 @@ import (
 const (
 	sourceWatchdog   = "watchdog"
 	sourceSupervisor = "supervisor"
+	sourceMeeting    = "rendezvous"
 )
 
 // decided makes an event of a decision of the watchdog.

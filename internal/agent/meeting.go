@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/hactl/hactl/internal/atomicfile"
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/etcdcluster"
+	"github.com/hactl/hactl/internal/event"
 	"github.com/hactl/hactl/internal/layout"
 	"github.com/hactl/hactl/internal/master"
 	"github.com/hactl/hactl/internal/pki"
@@ -44,7 +46,10 @@ type meeting struct {
 	registerer prometheus.Registerer
 	now        func() time.Time
 
-	news chan struct{} // has an element when an order came
+	record func(event.Event)
+
+	news    chan struct{} // has an element when an order came
+	foreign string        // machines with another cluster's keys that were told of
 
 	mu     sync.Mutex
 	order  *token.Order // the last one; nil: none came
@@ -58,7 +63,7 @@ func (a *Agent) newMeeting() (*meeting, error) {
 	}
 	m := &meeting{
 		layout: a.cfg.Layout, cluster: a.cfg.Cluster, self: a.self,
-		logger: a.cfg.Logger, registerer: a.registry, now: time.Now, news: make(chan struct{}, 1),
+		logger: a.cfg.Logger, registerer: a.registry, now: time.Now, news: make(chan struct{}, 1), record: a.events.Record,
 	}
 	if m.machine, err = rendezvous.MachineID(a.cfg.Layout); err != nil {
 		return nil, err
@@ -211,9 +216,34 @@ func (m *meeting) open(ctx context.Context, text string) error {
 			return errors.Join(<-done, err)
 		}
 		m.say(nil)
+		seen, _ := node.Cards()
+		m.tellForeign(seen, card.CA)
 		if m.card() != card {
 			node.Refresh()
 		}
+	}
+}
+
+// tellForeign tells, once, of machines that have this cluster's token and name and
+// the keys of another: two clusters were founded, and their masters would fight
+// over addresses.
+func (m *meeting) tellForeign(seen []rendezvous.Seen, ours string) {
+	var names []string
+	for _, s := range seen {
+		if s.Alive && s.CA != "" && ours != "" && s.CA != ours {
+			names = append(names, s.Name+" at "+s.Address)
+		}
+	}
+	slices.Sort(names)
+	text := strings.Join(names, ", ")
+	if text == m.foreign {
+		return
+	}
+	m.foreign = text
+	if text != "" {
+		m.logger.Warn("machines of another cluster of this name are here", "machines", text)
+		m.record(event.Event{Source: sourceMeeting, Unit: "*", Action: "found-foreign", Reason: "machines with the keys of another cluster of this name: " + text,
+			Detail: "hactl status there tells which cluster is to be kept; hactl reset on the other's masters"})
 	}
 }
 
@@ -249,6 +279,9 @@ func (m *meeting) card() rendezvous.Card {
 	}
 	if text, err := m.text(); err == nil {
 		c.Config = rendezvous.HashConfig(text)
+	}
+	if s, err := master.ReadSecrets(m.layout, m.cluster); err == nil {
+		c.CA = s.Fingerprint()
 	}
 	if in, err := etcdcluster.ReadIntent(m.layout.State()); err == nil {
 		c.Cluster = in.ClusterID

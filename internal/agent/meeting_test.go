@@ -19,7 +19,9 @@ import (
 
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
+	"github.com/hactl/hactl/internal/event"
 	"github.com/hactl/hactl/internal/layout"
+	"github.com/hactl/hactl/internal/logging"
 	"github.com/hactl/hactl/internal/master"
 	"github.com/hactl/hactl/internal/mesh/meshtest"
 	"github.com/hactl/hactl/internal/pki"
@@ -326,4 +328,31 @@ func TestWithoutEtcdNoSecrets(t *testing.T) {
 	}
 	mc.etcd.Members[0].Restart()
 	mc.waitSecrets(node)
+}
+
+// Two clusters of one name, founded apart, are told of once, not every two seconds.
+func TestForeignMachinesAreToldOfOnce(t *testing.T) {
+	var told []event.Event
+	m := &meeting{logger: logging.Discard(), record: func(e event.Event) { told = append(told, e) }}
+	seen := func(name, ca string, here bool) rendezvous.Seen {
+		return rendezvous.Seen{Card: rendezvous.Card{Name: name, Address: "10.0.0.9", CA: ca}, Alive: here}
+	}
+	for _, c := range []struct {
+		seen []rendezvous.Seen
+		told int
+	}{
+		{[]rendezvous.Seen{seen("m2", "ours", true), seen("m3", "", true), seen("m4", "other", false)}, 0},
+		{[]rendezvous.Seen{seen("m2", "ours", true), seen("m4", "other", true)}, 1},
+		{[]rendezvous.Seen{seen("m4", "other", true), seen("m2", "ours", true)}, 1},
+		{nil, 1}, // they went
+		{[]rendezvous.Seen{seen("m4", "other", true)}, 2},
+	} {
+		m.tellForeign(c.seen, "ours")
+		if len(told) != c.told {
+			t.Fatalf("after %+v: told %d times, want %d", c.seen, len(told), c.told)
+		}
+	}
+	if !strings.Contains(told[0].Reason, "m4 at 10.0.0.9") {
+		t.Errorf("told %+v", told[0])
+	}
 }

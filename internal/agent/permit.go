@@ -8,26 +8,16 @@ import (
 	"sync"
 	"time"
 
-	"go.etcd.io/etcd/client/v3/concurrency"
-
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/hactl/hactl/internal/master"
+	"github.com/hactl/hactl/internal/restartlock"
 	"github.com/hactl/hactl/internal/watchdog"
 )
 
-const (
-	// restartLock is held in etcd by the master whose watchdog restarts its API
-	// server or its etcd member, or anything for a leak.
-	restartLock = "/hactl/watchdog/restart"
-	// restartLog has a key for each such restart, which etcd deletes when it is
-	// older than the budget's window: no master's clock counts.
-	restartLog = "/hactl/watchdog/restarts/"
-)
-
-// lockTTL is how long the lock outlives an agent that died in a restart: about
-// as long as the restart may take.
-const lockTTL = 90 * time.Second
+// restartLog has a key for each restart under the lock, which etcd deletes when it is
+// older than the budget's window: no master's clock counts.
+const restartLog = "/hactl/watchdog/restarts/"
 
 // Errors of a permit that is refused by a rule, and not for want of an answer.
 var (
@@ -69,8 +59,8 @@ func (p *permits) Permit(ctx context.Context, ask watchdog.Ask) (func(), error) 
 		return release, nil
 	case errors.Is(err, errBudget):
 		return nil, err
-	case errors.Is(err, concurrency.ErrLocked):
-		return nil, errors.New("another master's restart is under way")
+	case errors.Is(err, restartlock.ErrTaken):
+		return nil, err
 	case ask.Gentle:
 		return nil, fmt.Errorf("it can wait until etcd answers: %w", err)
 	default:
@@ -96,24 +86,15 @@ func (p *permits) withoutEtcd(ctx context.Context, ask watchdog.Ask) (func(), er
 
 // lock takes the lock and counts the restart.
 func (p *permits) lock(ctx context.Context, ask watchdog.Ask) (func(), error) {
-	lease, err := p.client.Grant(ctx, int64(lockTTL.Seconds()))
+	lock, err := restartlock.Try(ctx, p.client)
 	if err != nil {
-		return nil, fmt.Errorf("restart lock: %w", err)
-	}
-	session, err := concurrency.NewSession(p.client, concurrency.WithLease(lease.ID))
-	if err != nil {
-		return nil, fmt.Errorf("restart lock: %w", err)
-	}
-	mutex := concurrency.NewMutex(session, restartLock)
-	if err := mutex.TryLock(ctx); err != nil {
-		p.revoke(session)
-		return nil, fmt.Errorf("restart lock: %w", err)
-	}
-	if err := p.count(ctx, mutex, ask); err != nil {
-		p.revoke(session)
 		return nil, err
 	}
-	return func() { p.revoke(session) }, nil
+	if err := p.count(ctx, lock, ask); err != nil {
+		lock.Release()
+		return nil, err
+	}
+	return lock.Release, nil
 }
 
 // restartRecord is the value of a key of restartLog.
@@ -126,13 +107,13 @@ type restartRecord struct {
 
 // count adds the restart to the log, if the budget has room. The caller has the
 // lock: nobody else counts meanwhile.
-func (p *permits) count(ctx context.Context, mutex *concurrency.Mutex, ask watchdog.Ask) error {
+func (p *permits) count(ctx context.Context, lock *restartlock.Lock, ask watchdog.Ask) error {
 	if p.budget <= 0 {
 		return nil
 	}
 	now := time.Now()
 	for _, t := range p.alone.pending(now, p.window) { // those that etcd does not know yet
-		if err := p.write(ctx, mutex, restartRecord{p.self, "unknown", watchdog.NoAnswer, t}, p.window-now.Sub(t)); err != nil {
+		if err := p.write(ctx, lock, restartRecord{p.self, "unknown", watchdog.NoAnswer, t}, p.window-now.Sub(t)); err != nil {
 			return err
 		}
 		p.alone.told(t)
@@ -144,10 +125,10 @@ func (p *permits) count(ctx context.Context, mutex *concurrency.Mutex, ask watch
 	if spent.Count >= int64(p.budget) {
 		return fmt.Errorf("%w: %d restarts by all masters within %v", errBudget, spent.Count, p.window)
 	}
-	return p.write(ctx, mutex, restartRecord{p.self, ask.Unit, ask.Reason, now}, p.window)
+	return p.write(ctx, lock, restartRecord{p.self, ask.Unit, ask.Reason, now}, p.window)
 }
 
-func (p *permits) write(ctx context.Context, mutex *concurrency.Mutex, r restartRecord, ttl time.Duration) error {
+func (p *permits) write(ctx context.Context, lock *restartlock.Lock, r restartRecord, ttl time.Duration) error {
 	value, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("count a restart: %w", err)
@@ -157,23 +138,14 @@ func (p *permits) write(ctx context.Context, mutex *concurrency.Mutex, r restart
 		return fmt.Errorf("count a restart: %w", err)
 	}
 	key := fmt.Sprintf("%s%s/%d", restartLog, r.Master, r.Time.UnixNano())
-	resp, err := p.client.Txn(ctx).If(mutex.IsOwner()).Then(clientv3.OpPut(key, string(value), clientv3.WithLease(lease.ID))).Commit()
+	resp, err := p.client.Txn(ctx).If(lock.Held()).Then(clientv3.OpPut(key, string(value), clientv3.WithLease(lease.ID))).Commit()
 	if err != nil {
 		return fmt.Errorf("count a restart: %w", err)
 	}
 	if !resp.Succeeded {
-		return fmt.Errorf("count a restart: the lock is lost: %w", concurrency.ErrLocked)
+		return fmt.Errorf("count a restart: the lock is lost: %w", restartlock.ErrTaken)
 	}
 	return nil
-}
-
-// revoke gives the lock back, or leaves it to its TTL: Session.Close alone would
-// wait for as long as that while etcd does not answer.
-func (p *permits) revoke(session *concurrency.Session) {
-	session.Orphan()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	_, _ = p.client.Revoke(ctx, session.Lease())
 }
 
 // aloneBudget is what one master restarted while etcd did not answer. Its file

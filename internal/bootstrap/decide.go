@@ -27,6 +27,7 @@ type Situation struct {
 	Self    string   // this master's name
 	Masters []string // all, in the configuration's order
 	Config  string   // hash of this machine's configuration
+	CA      string   // fingerprint of its CA set; empty: it has none
 	Own     rendezvous.Phase
 	Others  []Other
 	// Without names masters of which the user said that they are not there at
@@ -47,6 +48,7 @@ const (
 	foundAsAny           // found although another master is the first
 	forgetGone           // a member that is gone counts for nothing
 	freshMayFound        // a cluster that is known is no reason to join it
+	anyKeys              // the keys of several clusters are as good as those of one
 )
 
 // Other is another machine, as it spoke at the meeting.
@@ -54,6 +56,7 @@ type Other struct {
 	Name    string
 	Phase   rendezvous.Phase
 	Config  string   // hash of its configuration
+	CA      string   // fingerprint of its CA set; empty: it has none, or does not say
 	Alive   bool     // it is at the meeting now
 	Without []string // what its user said
 }
@@ -80,11 +83,33 @@ func Decide(s Situation) Next {
 			Hint: "hactl reset on this machine, then hactl join, makes it a new master"}
 	case rendezvous.Member:
 		return Next{Do: Resume, Why: "this machine is a member already"}
+	}
+	if next, one := oneCluster(s); !one && s.mutant != anyKeys {
+		return next
+	}
+	switch s.Own {
 	case rendezvous.Holding:
 		return decideMember(s)
 	default:
 		return decideSecrets(s)
 	}
+}
+
+// oneCluster refuses where the machines that are here have keys of different
+// clusters: whichever was joined or founded, the others' would be lost.
+func oneCluster(s Situation) (Next, bool) {
+	first, ca := s.Self, s.CA
+	for _, o := range s.Others {
+		switch {
+		case !o.Alive || o.CA == "":
+		case ca == "":
+			first, ca = o.Name, o.CA
+		case o.CA != ca:
+			return Next{Do: Refuse, Why: fmt.Sprintf("%s and %s have the keys of two different clusters of this name", first, o.Name),
+				Hint: "hactl status on each tells which one is to be kept; hactl reset on the others, then the same command again"}, false
+		}
+	}
+	return Next{}, true
 }
 
 // decideSecrets is for a machine without the cluster's secrets.

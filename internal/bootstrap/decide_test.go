@@ -28,6 +28,11 @@ func differing(name string, p rendezvous.Phase) Other {
 	return Other{Name: name, Phase: p, Config: theirs, Alive: true}
 }
 
+func keyed(o Other, ca string) Other {
+	o.CA = ca
+	return o
+}
+
 func excepting(o Other, names ...string) Other {
 	o.Without = names
 	return o
@@ -83,6 +88,12 @@ func decisions() []decision {
 		{"another configuration, with the keys", m2, fresh, []Other{differing(m1, holding)}, nil, Wait, "another configuration on m1"},
 		{"another configuration, at the founding", m1, holding, []Other{differing(m2, holding), other(m3, fresh, alive)}, nil, Wait, "another configuration on m2"},
 		{"the one with the same configuration is asked", m3, fresh, []Other{differing(m1, member), other(m2, holding, alive)}, nil, FetchSecrets, "from m2"},
+
+		{"keys of another cluster than a member's", m3, holding, []Other{keyed(other(m1, member, alive), "ca1"), other(m2, fresh, alive)}, func(s *Situation) { s.CA = "ca2" }, Refuse, "m3 and m1 have the keys of two different clusters"},
+		{"keys of another cluster, at the founding", m1, holding, []Other{keyed(other(m2, holding, alive), "ca2"), other(m3, fresh, alive)}, func(s *Situation) { s.CA = "ca1" }, Refuse, "m1 and m2"},
+		{"two clusters to choose from", m3, fresh, []Other{keyed(other(m1, member, alive), "ca1"), keyed(other(m2, member, alive), "ca2")}, nil, Refuse, "m1 and m2"},
+		{"the same keys", m3, holding, []Other{keyed(other(m1, member, alive), "ca1")}, func(s *Situation) { s.CA = "ca1" }, Join, ""},
+		{"another cluster's machine is gone", m2, fresh, []Other{keyed(other(m1, member, alive), "ca1"), keyed(other(stranger, holding, notThere), "ca2")}, nil, FetchSecrets, "from m1"},
 
 		{"join never makes keys", m1, fresh, []Other{other(m2, fresh, alive), other(m3, fresh, alive)}, func(s *Situation) { s.JoinOnly = true }, Wait, "no master of a cluster"},
 		{"join never founds", m1, holding, []Other{other(m2, holding, alive), other(m3, holding, alive)}, func(s *Situation) { s.JoinOnly = true }, Wait, "no master of a cluster"},
@@ -249,7 +260,7 @@ func TestOneClusterWhateverHappens(t *testing.T) {
 
 // Each rule that is left out is noticed, by the worlds or by the table.
 func TestMutantsAreCaught(t *testing.T) {
-	for _, m := range []mutant{foundUnseen, foundAsAny, forgetGone, freshMayFound} {
+	for _, m := range []mutant{foundUnseen, foundAsAny, forgetGone, freshMayFound, anyKeys} {
 		caught := ""
 		for _, c := range decisions() {
 			if fault := c.check(m); fault != "" && caught == "" {

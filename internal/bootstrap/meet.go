@@ -25,6 +25,7 @@ const differGrace = 10 * time.Second
 type phase struct {
 	mu sync.Mutex
 	v  rendezvous.Phase
+	ca string // fingerprint of its CA set
 }
 
 func (p *phase) get() rendezvous.Phase {
@@ -37,6 +38,18 @@ func (p *phase) set(v rendezvous.Phase) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.v = v
+}
+
+func (p *phase) fingerprint() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ca
+}
+
+func (p *phase) setFingerprint(ca string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ca = ca
 }
 
 // meet goes to the meeting. A machine that is a member already has nothing to ask
@@ -70,7 +83,7 @@ func (r *run) meet(ctx context.Context) (string, error) {
 		Name: r.self.Name, Cluster: r.cluster.Name, Bind: r.cluster.JoinAddress(r.self), Key: key,
 		Card: func() rendezvous.Card {
 			c := card
-			c.Phase = r.own.get()
+			c.Phase, c.CA = r.own.get(), r.own.fingerprint()
 			return c
 		},
 		Config:  func() ([]byte, error) { return r.text, nil },
@@ -229,14 +242,14 @@ func (r *run) unmet() string {
 
 func (r *run) situation(seen []rendezvous.Seen) Situation {
 	s := Situation{
-		Self: r.self.Name, Config: rendezvous.HashConfig(r.text), Own: r.own.get(),
+		Self: r.self.Name, Config: rendezvous.HashConfig(r.text), CA: r.own.fingerprint(), Own: r.own.get(),
 		Without: r.cfg.Without, JoinOnly: r.cfg.JoinOnly,
 	}
 	for _, m := range r.cluster.Masters {
 		s.Masters = append(s.Masters, m.Name)
 	}
 	for _, c := range seen {
-		o := Other{Name: c.Name, Phase: c.Phase, Config: c.Config, Alive: c.Alive}
+		o := Other{Name: c.Name, Phase: c.Phase, Config: c.Config, CA: c.CA, Alive: c.Alive}
 		if c.Without != "" {
 			o.Without = strings.Split(c.Without, ",")
 		}
@@ -291,9 +304,11 @@ func (r *run) secrets(ctx context.Context) (string, error) {
 		note := ""
 		switch n.Do {
 		case MakeSecrets:
-			if _, err := master.EnsureSecrets(r.cfg.Layout, r.cluster); err != nil {
+			s, err := master.EnsureSecrets(r.cfg.Layout, r.cluster)
+			if err != nil {
 				return "", err
 			}
+			r.own.setFingerprint(s.Fingerprint())
 			note = "the cluster's keys are made: " + n.Why
 		case FetchSecrets:
 			from, err := r.fetch(ctx, n.From)
@@ -327,6 +342,7 @@ func (r *run) fetch(ctx context.Context, from []string) (string, error) {
 		s, err := r.meeting.SecretsOf(ctx, name)
 		if err == nil {
 			if err = master.WriteSecrets(r.cfg.Layout, r.cluster, s); err == nil {
+				r.own.setFingerprint(s.Fingerprint())
 				return name, nil
 			}
 			if coded := (*exitcode.Error)(nil); errors.As(err, &coded) && coded.Code == exitcode.Refused {

@@ -198,6 +198,11 @@ func stopRank(name string) int {
 }
 
 func (r *run) removeUnits(ctx context.Context) (string, error) {
+	if r.cfg.Layout.Root == "" {
+		if err := r.cfg.Systemd.LeaveHardwareWatchdog(ctx); err != nil {
+			return "", err
+		}
+	}
 	names, err := r.cfg.Systemd.Rendered()
 	if err != nil || len(names) == 0 {
 		return "", err

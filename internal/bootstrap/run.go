@@ -94,6 +94,8 @@ type Systemd interface {
 	Units
 	Files
 	Version(context.Context) (int, error)
+	UseHardwareWatchdog(context.Context) (string, error)
+	LeaveHardwareWatchdog(context.Context) error
 }
 
 // Meeting is what the steps need of a rendezvous.Node.
@@ -378,6 +380,7 @@ func (r *run) preflight(ctx context.Context) (string, error) {
 		return "", err
 	}
 	r.own.set(own.Phase)
+	r.own.setFingerprint(own.CA)
 	if own.Phase == rendezvous.Removed {
 		_, err := r.decide(ctx) // which refuses, and says why
 		return "", err

@@ -38,7 +38,8 @@ type Own struct {
 	Phase     rendezvous.Phase
 	Intent    etcdcluster.Intent // zero: none
 	HasIntent bool
-	HasData   bool // an etcd member's log
+	HasData   bool   // an etcd member's log
+	CA        string // fingerprint of the CA set; empty: there is none, or not all of it
 }
 
 // Lost tells that the machine was a member and its data are gone.
@@ -65,6 +66,7 @@ func ReadOwn(l layout.Layout, c *config.Cluster) (Own, error) {
 	if err != nil && !errors.Is(err, master.ErrHalfSecrets) {
 		return o, err
 	}
+	o.CA = secrets.Fingerprint()
 	switch {
 	case o.HasIntent && o.Intent.State == etcdcluster.Removed:
 		o.Phase = rendezvous.Removed

@@ -105,6 +105,7 @@ func (r *run) plan(ctx context.Context) error {
 		return err
 	}
 	r.own.set(own.Phase)
+	r.own.setFingerprint(own.CA)
 	note := func(step, format string, args ...any) {
 		text := fmt.Sprintf(format, args...)
 		r.result.Steps = append(r.result.Steps, StepResult{Name: step, Note: text})

@@ -148,10 +148,18 @@ func (r *run) units(ctx context.Context) (string, error) {
 	if err := r.cfg.Systemd.Install(ctx, want); err != nil {
 		return "", err
 	}
+	note := fmt.Sprintf("%d of %d unit files written", len(changed), len(want))
 	if len(changed) == 0 {
-		return fmt.Sprintf("%d unit files are as they should be", len(want)), nil
+		note = fmt.Sprintf("%d unit files are as they should be", len(want))
 	}
-	return fmt.Sprintf("%d of %d unit files written", len(changed), len(want)), nil
+	if r.cfg.Layout.Root != "" {
+		return note, nil // the host itself is not ours
+	}
+	more, err := r.cfg.Systemd.UseHardwareWatchdog(ctx)
+	if more != "" {
+		note += "; " + more
+	}
+	return note, err
 }
 
 // running are those of the files that something runs by.
@@ -167,7 +175,13 @@ func (r *run) bringUp(ctx context.Context, name string) error {
 	}
 	stop := r.tellStatus(ctx, name)
 	defer stop()
-	if slices.Contains(r.journal.Restart, name) && s.Active == workload.Active {
+	// One that is still starting does so by the old file, and may never get there.
+	if slices.Contains(r.journal.Restart, name) && (s.Active == workload.Active || s.Active == workload.Activating) {
+		release, err := r.turn(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer release()
 		r.say("restarting %s, whose unit changed", name)
 		if name == Socket { // it cannot listen anew while its service has the old one
 			if err := r.cfg.Systemd.Stop(ctx, systemd.FileName(master.Balancer)); err != nil {
@@ -232,7 +246,7 @@ func (r *run) start(ctx context.Context) (string, error) {
 		}
 		switch {
 		case !slices.Contains(r.journal.Restart, name):
-		case s.Active == workload.Active:
+		case s.Active == workload.Active || s.Active == workload.Activating:
 			if err := r.bringUp(ctx, name); err != nil {
 				return "", err
 			}

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/hactl/hactl/internal/config"
+	"github.com/hactl/hactl/internal/etcdcluster"
 	"github.com/hactl/hactl/internal/layout"
 	"github.com/hactl/hactl/internal/master"
+	"github.com/hactl/hactl/internal/status"
 )
 
 func render(t *testing.T, change func(*config.Cluster)) map[string]string {
@@ -71,6 +73,52 @@ func TestAUnitChangesWithItsConfiguration(t *testing.T) {
 		}
 		if got := strings.Join(changed, " "); got != c.want {
 			t.Errorf("%s: changed %q, want %q", what, got, c.want)
+		}
+	}
+}
+
+// A member may be restarted where the others are a quorum, or where waiting would
+// not make them one.
+func TestWhoIsNeededIsNotRestarted(t *testing.T) {
+	ill := func(m etcdcluster.MemberStatus) etcdcluster.MemberStatus { m.Reachable = false; return m }
+	learner := voter(m3, "c")
+	learner.Role = etcdcluster.Learner
+	for _, c := range []struct {
+		what string
+		ms   []etcdcluster.MemberStatus
+		may  bool
+	}{
+		{"three are well", []etcdcluster.MemberStatus{voter(m1, "a"), voter(m2, "b"), voter(m3, "c")}, true},
+		{"one of three is ill", []etcdcluster.MemberStatus{voter(m1, "a"), voter(m2, "b"), ill(voter(m3, "c"))}, false},
+		{"one of five is ill", []etcdcluster.MemberStatus{voter(m1, "a"), voter(m2, "b"), ill(voter(m3, "c")), voter("m4", "d"), voter("m5", "e")}, true},
+		{"two of five are ill", []etcdcluster.MemberStatus{voter(m1, "a"), voter(m2, "b"), ill(voter(m3, "c")), ill(voter("m4", "d")), voter("m5", "e")}, false},
+		{"ours is ill", []etcdcluster.MemberStatus{ill(voter(m1, "a")), voter(m2, "b"), voter(m3, "c")}, true},
+		{"one alone", []etcdcluster.MemberStatus{voter(m1, "a")}, true},
+		{"two", []etcdcluster.MemberStatus{voter(m1, "a"), voter(m2, "b")}, true},
+		{"two and a learner", []etcdcluster.MemberStatus{voter(m1, "a"), voter(m2, "b"), ill(learner)}, true},
+	} {
+		if why := needed(c.ms, "https://m1:2380"); (why == "") != c.may {
+			t.Errorf("%s: %q, want may = %v", c.what, why, c.may)
+		}
+	}
+}
+
+func TestTheLastAPIServerIsNotRestarted(t *testing.T) {
+	server := func(name string, ready status.Answer) status.APIServer {
+		return status.APIServer{Master: name, Ready: ready}
+	}
+	for _, c := range []struct {
+		what    string
+		servers []status.APIServer
+		may     bool
+	}{
+		{"another serves", []status.APIServer{server(m1, status.Yes), server(m2, status.No), server(m3, status.Yes)}, true},
+		{"no other serves", []status.APIServer{server(m1, status.Yes), server(m2, status.No), server(m3, "")}, false},
+		{"ours does not serve either", []status.APIServer{server(m2, status.No), server(m1, status.No)}, true},
+		{"the only one", []status.APIServer{server(m1, status.Yes)}, true},
+	} {
+		if why := lastAPIServer(&status.Report{APIServers: c.servers}, m1); (why == "") != c.may {
+			t.Errorf("%s: %q, want may = %v", c.what, why, c.may)
 		}
 	}
 }

@@ -28,9 +28,10 @@ var floors = map[string]int{
 	"internal/gossip": 2, "internal/token": 2, "internal/rendezvous": 2, "internal/workload": 2, "internal/backup": 2, "internal/kube": 2,
 
 	"internal/supervise": 1, "internal/pki": 1, "internal/config": 1, "internal/process": 1,
-	"internal/mesh":    1,
-	"internal/kubebin": 1,
-	"internal/event":   1,
+	"internal/mesh":        1,
+	"internal/kubebin":     1,
+	"internal/event":       1,
+	"internal/restartlock": 1,
 
 	// The balancer is made of parts that know nothing of each other's business.
 	"internal/lb/dataplane": 1, "internal/lb/probe": 1, "internal/lb/pool": 0,

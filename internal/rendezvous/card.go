@@ -5,7 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 	"unicode"
 
@@ -33,6 +36,7 @@ type Card struct {
 	Config     string `json:"config"`     // HashConfig of its configuration
 	Phase      Phase  `json:"phase"`
 	Cluster    string `json:"cluster,omitempty"` // etcd's cluster id, when Member
+	CA         string `json:"ca,omitempty"`      // Secrets.Fingerprint, once it has them: tells clusters of one name apart
 	Serving    bool   `json:"serving,omitempty"` // an agent speaks, not a bootstrap that is under way
 	// Without names, sorted and joined by commas, the masters of which the user said
 	// that they are not there at the founding: who was told something else must know.
@@ -54,6 +58,22 @@ type Seen struct {
 // master's root, as in "etc/kubernetes/pki/ca.crt".
 type Secrets map[string][]byte
 
+// Fingerprint is a hash over the certificates among s, which are no secret: two
+// machines with the same one belong to the same cluster. Empty: there are none.
+func (s Secrets) Fingerprint() string {
+	sum, any := sha256.New(), false
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if strings.HasSuffix(name, ".crt") {
+			any = true
+			fmt.Fprintf(sum, "%s %d\n%s", name, len(s[name]), s[name])
+		}
+	}
+	if !any {
+		return ""
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
 // HashConfig is what Card.Config says of a configuration in its canonical text
 // (config.Marshal's).
 func HashConfig(canonical []byte) string {
@@ -74,7 +94,7 @@ func (c Card) check() error {
 	var errs []error
 	for _, f := range []struct{ name, value string }{
 		{"name", c.Name}, {"address", c.Address}, {"machine", c.Machine}, {"release", c.Release},
-		{"Kubernetes version", c.Kubernetes}, {"configuration's hash", c.Config}, {"cluster id", c.Cluster}, {"without", c.Without},
+		{"Kubernetes version", c.Kubernetes}, {"configuration's hash", c.Config}, {"cluster id", c.Cluster}, {"CA's fingerprint", c.CA}, {"without", c.Without},
 	} {
 		if len(f.value) > maxField || !printable(f.value) {
 			errs = append(errs, fmt.Errorf("%s: not printable, or longer than %d bytes", f.name, maxField))

@@ -6,7 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/hactl/hactl/internal/atomicfile"
 )
 
 // RuntimeWatchdogFile is where the drop-in of RenderRuntimeWatchdog belongs; systemd
@@ -44,6 +49,71 @@ func hasDevice(paths ...string) (bool, error) {
 func RenderRuntimeWatchdog() []byte {
 	return fmt.Appendf(nil, "# Rendered by hactl; changes are lost.\n\n[Manager]\nRuntimeWatchdogSec=%s\nRebootWatchdogSec=%s\n",
 		seconds(RuntimeWatchdog), seconds(RebootWatchdog))
+}
+
+// UseHardwareWatchdog has the host's hardware watchdog, where there is one, reset
+// the host when systemd hangs: now, and from each boot on. Where somebody has set
+// one up already, that is left as it is. It returns what it has done, for people;
+// empty: nothing.
+func (in *Installer) UseHardwareWatchdog(ctx context.Context) (string, error) {
+	if has, err := HasHardwareWatchdog(); err != nil || !has {
+		return "", err
+	}
+	conn, err := in.m.bus(ctx)
+	if err != nil {
+		return "", err
+	}
+	now, err := conn.GetManagerProperty("RuntimeWatchdogUSec")
+	if err != nil {
+		return "", fmt.Errorf("ask for systemd's watchdog: %w", err)
+	}
+	switch written, err := useWatchdog(RuntimeWatchdogFile, strings.TrimPrefix(now, "@t ") != "0"); {
+	case err != nil:
+		return "", err
+	case !written:
+		return "", nil
+	}
+	if err := setManagerProperty(ctx, "RuntimeWatchdogUSec", uint64(RuntimeWatchdog.Microseconds())); err != nil {
+		return "the hardware watchdog resets this host when systemd hangs, from its next boot on", nil //nolint:nilerr // the file is what counts
+	}
+	return "the hardware watchdog resets this host when systemd hangs", nil
+}
+
+// useWatchdog writes the drop-in, unless it is there, or somebody else has a
+// watchdog in use; it reports whether it did.
+func useWatchdog(file string, inUse bool) (bool, error) {
+	_, err := os.Stat(file)
+	switch {
+	case err == nil, inUse && errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	return true, atomicfile.MkdirWrite(file, RenderRuntimeWatchdog(), 0o644, 0o755)
+}
+
+// LeaveHardwareWatchdog removes what UseHardwareWatchdog wrote; what was set up
+// without it stays.
+func (in *Installer) LeaveHardwareWatchdog(ctx context.Context) error {
+	err := os.Remove(RuntimeWatchdogFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_ = setManagerProperty(ctx, "RuntimeWatchdogUSec", uint64(0)) // else until the next boot
+	return nil
+}
+
+// setManagerProperty sets a property of systemd itself, until it is restarted.
+func setManagerProperty(ctx context.Context, name string, value any) error {
+	bus, err := godbus.ConnectSystemBus(godbus.WithContext(ctx))
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+	return bus.Object(busName, managerPath).SetProperty(managerIface+"."+name, godbus.MakeVariant(value))
 }
 
 // Reboot asks systemd to shut the host down in order and start it again. It

@@ -13,6 +13,21 @@ func TestRuntimeWatchdog(t *testing.T) {
 	}
 }
 
+func TestTheWatchdogInUseIsLeftAlone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "system.conf.d", "50-hactl-watchdog.conf")
+	for i, c := range []struct{ inUse, written bool }{
+		{true, false}, // somebody else's
+		{false, true},
+		{true, false}, // ours
+		{false, false},
+	} {
+		written, err := useWatchdog(file, c.inUse)
+		if _, stat := os.Stat(file); err != nil || written != c.written || (stat == nil) != (i > 0) {
+			t.Errorf("%d: %v, %v, %v; want %v", i, written, err, stat, c.written)
+		}
+	}
+}
+
 func TestHasDevice(t *testing.T) {
 	plain := filepath.Join(t.TempDir(), "watchdog")
 	if err := os.WriteFile(plain, nil, 0o600); err != nil {
