@@ -89,7 +89,7 @@ func (p *Presence) enlist(ctx context.Context) (*Candidate, error) {
 		return nil, err
 	}
 	key := p.l.key(keyWaiting + p.c.Name)
-	rev := int64(0)
+	rev, again := int64(0), false
 	for {
 		write := put(key, mustJSON(p.c))
 		write.GetRequestPut().Lease = p.lease
@@ -98,6 +98,14 @@ func (p *Presence) enlist(ctx context.Context) (*Candidate, error) {
 			Success: []*etcdserverpb.RequestOp{write},
 			Failure: []*etcdserverpb.RequestOp{{Request: &etcdserverpb.RequestOp_RequestRange{RequestRange: &etcdserverpb.RangeRequest{Key: key}}}},
 		})
+		if leaseLost(err) && !again {
+			// Whoever is in the way was waited for until our own lease had expired.
+			again, p.lease = true, 0
+			if err := p.grant(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -259,6 +259,48 @@ func TestCandidates(t *testing.T) {
 	}
 }
 
+// One that waits for a dead host's entry to expire, as after a power cut of all,
+// may wait for longer than its own lease lives.
+func TestEnlistOutlivesItsLease(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	l, err := dial(t, cluster).Lock("cands")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, err := l.Enlist(t.Context(), Candidate{Name: "m1", ID: "one", Host: "the boot before"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enlisted := make(chan error, 1)
+	go func() {
+		p, err := l.Enlist(t.Context(), Candidate{Name: "m1", ID: "two", Host: "this boot"}, nil)
+		if err == nil && p.lease == 0 {
+			err = errors.New("without a lease")
+		}
+		enlisted <- err
+	}()
+	client := cluster.Client()
+	testwait.For(t, "the successor's lease, to revoke it", 10*time.Second, func() error {
+		leases, err := client.Leases(t.Context())
+		if err != nil {
+			return err
+		}
+		for _, s := range leases.Leases {
+			if s.ID != leaseID(dead.lease) {
+				_, err := client.Revoke(t.Context(), s.ID)
+				return err
+			}
+		}
+		return errors.New("it has none yet")
+	})
+	if err := dead.Withdraw(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-enlisted; err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestListAndParse(t *testing.T) {
 	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
 	c := dial(t, cluster)

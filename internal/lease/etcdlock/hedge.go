@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -86,23 +87,20 @@ func askOnce[T any](ctx context.Context, c *Client, f func(context.Context, *end
 
 // hopeless reports an error that another try will not mend.
 func hopeless(err error) bool {
-	switch status.Code(unjoin(err)) {
-	case codes.PermissionDenied, codes.InvalidArgument, codes.Unimplemented, codes.ResourceExhausted:
-		return true
-	default:
-		return false
-	}
+	return says(err, codes.PermissionDenied, codes.InvalidArgument, codes.Unimplemented, codes.ResourceExhausted, codes.NotFound)
 }
 
-// unjoin returns the first error of a join.
-func unjoin(err error) error {
+// leaseLost reports that a write's lease had expired.
+func leaseLost(err error) bool { return says(err, codes.NotFound) }
+
+// says reports whether any endpoint answered with one of the codes.
+func says(err error, wanted ...codes.Code) bool {
+	errs := []error{err}
 	var joined interface{ Unwrap() []error }
 	if errors.As(err, &joined) {
-		if errs := joined.Unwrap(); len(errs) > 0 {
-			return errs[0]
-		}
+		errs = joined.Unwrap()
 	}
-	return err
+	return slices.ContainsFunc(errs, func(e error) bool { return slices.Contains(wanted, status.Code(e)) })
 }
 
 // statusError says a gRPC error in its server's or transport's own words.
