@@ -84,10 +84,10 @@ bench: build kube ## print the measures
 	$(GO) run ./bench/dev
 
 .PHONY: bench-lease
-bench-lease: build kube ## podmaster beside etcdctl lock and kube-scheduler's own election, each event 50 times (hours)
+bench-lease: build kube ## podmaster beside etcdctl lock and kube-scheduler's own election, 50 times each (40 min); BENCH='-repeats 5 -only planned'
 	@$(KUBEBIN) peers >/dev/null
 	@peers=$$($(KUBEBIN) --where peers); $(GO) run ./bench/lease -podmaster bin/podmaster -etcd "$$peers/etcd" -etcdctl "$$peers/etcdctl" \
-		-kube bin/kube -out bench-lease
+		-kube bin/kube -out bench-lease $(BENCH)
 
 .PHONY: clean
 clean: ## remove bin/ (not the caches)

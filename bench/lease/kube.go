@@ -4,48 +4,53 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/process"
 )
 
-// kubeWho is client-go's leader election as kube-scheduler runs it: three
-// kube-schedulers in front of one kube-apiserver, with their default 15/10/2 s.
-const kubeWho = "kube-scheduler"
-
 const (
 	kubePort  = 16444
 	kubeToken = "bench-lease-token"
+	// kubeGroups is how many times three kube-schedulers there are, each three with a
+	// lease of their own.
+	kubeGroups = 4
 )
 
-// kube is the peer's side of the scene.
+// kube is client-go's leader election as kube-scheduler runs it: kube-schedulers in
+// front of one kube-apiserver, which nothing ever happens to, with their default
+// 15/10/2 s.
 type kube struct {
-	s         *scene
-	dir       string
-	api       *process.Process
-	sched     [3]*process.Process
-	transport *http.Client
+	s      *scene
+	dir    string
+	api    *process.Process
+	groups []*kubeGroup
+}
+
+// kubeGroup is three schedulers with one lease.
+type kubeGroup struct {
+	k     *kube
+	lease string
+	sched [hosts]*process.Process
 }
 
 func kubeAPI() string { return fmt.Sprintf("https://127.210.0.9:%d", kubePort) }
 
-// startKube starts the API server on the scene's etcd, and three schedulers.
+// startKube starts the API server on the scene's etcd, and the schedulers.
 func (s *scene) startKube(ctx context.Context) (*kube, error) {
-	k := &kube{s: s, dir: filepath.Join(s.dir, "kube"), transport: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // our own server, on loopback, made for this run
-	}}}
+	k := &kube{s: s, dir: filepath.Join(s.dir, "kube")}
 	if err := os.MkdirAll(k.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -71,13 +76,23 @@ current-context: x
 	if err := k.startAPI(); err != nil {
 		return nil, err
 	}
-	for i := range k.sched {
-		if err := k.start(i); err != nil {
-			return nil, err
+	for n := range kubeGroups {
+		g := &kubeGroup{k: k, lease: fmt.Sprintf("bench%d", n)}
+		k.groups = append(k.groups, g)
+		for i := range g.sched {
+			if err := g.start(i); err != nil {
+				return k, err
+			}
+		}
+		if err := until(ctx, g.lease+" to be held", func() error { _, _, err := g.holder(ctx); return err }); err != nil {
+			return k, err
 		}
 	}
-	return k, s.until(ctx, "kube-scheduler to have a leader", func() error { _, err := k.holder(ctx); return err })
+	return k, pause(ctx, settle)
 }
+
+// settle is what a scheduler that has just been started gets to become a candidate.
+const settle = 6 * time.Second
 
 func (k *kube) file(name string) string { return filepath.Join(k.dir, name) }
 
@@ -88,7 +103,7 @@ func (k *kube) startAPI() error {
 	}
 	defer log.Close()
 	k.api, err = process.Start(process.Config{Path: filepath.Join(k.s.o.kube, "kube-apiserver"), Stdout: log, Stderr: log, Args: []string{
-		"--etcd-servers", endpoints(), "--etcd-prefix", "/registry", "--bind-address", "127.210.0.9", "--advertise-address", "10.99.0.1",
+		"--etcd-servers", strings.Join(endpoints(0), ","), "--etcd-prefix", "/registry", "--bind-address", "127.210.0.9", "--advertise-address", "10.99.0.1",
 		"--endpoint-reconciler-type", "none", "--secure-port", fmt.Sprint(kubePort), "--cert-dir", k.file("certs"),
 		"--token-auth-file", k.file("tokens.csv"), "--authorization-mode", "AlwaysAllow", "--service-cluster-ip-range", "10.98.0.0/24",
 		"--service-account-issuer", "https://bench", "--service-account-key-file", k.file("sa.key"), "--service-account-signing-key-file", k.file("sa.key"),
@@ -99,24 +114,32 @@ func (k *kube) startAPI() error {
 
 // start starts one scheduler with a host name of its own, by which its lease tells
 // it from the others.
-func (k *kube) start(i int) error {
-	log, err := os.OpenFile(k.file(fmt.Sprintf("scheduler%d.log", i)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+func (g *kubeGroup) start(i int) error {
+	log, err := os.OpenFile(g.k.file("scheduler.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	k.sched[i], err = process.Start(process.Config{Path: "unshare", Stdout: log, Stderr: log, Args: []string{
-		"--uts", "sh", "-c", `hostname "$0" && exec "$@"`, kubeName(i), filepath.Join(k.s.o.kube, "kube-scheduler"),
-		"--kubeconfig", k.file("kubeconfig"), "--authentication-kubeconfig", k.file("kubeconfig"), "--authorization-kubeconfig", k.file("kubeconfig"),
-		"--secure-port=0", "--leader-elect=true",
+	g.sched[i], err = process.Start(process.Config{Path: "unshare", Stdout: log, Stderr: log, Args: []string{
+		"--uts", "sh", "-c", `hostname "$0" && exec "$@"`, schedName(i), filepath.Join(g.k.s.o.kube, "kube-scheduler"),
+		"--kubeconfig", g.k.file("kubeconfig"), "--authentication-kubeconfig", g.k.file("kubeconfig"), "--authorization-kubeconfig", g.k.file("kubeconfig"),
+		"--secure-port=0", "--leader-elect=true", "--leader-elect-resource-name", g.lease,
 	}})
 	return err
 }
 
-func kubeName(i int) string { return fmt.Sprintf("sched%d", i) }
+func schedName(i int) string { return fmt.Sprintf("sched%d", i) }
+
+func (k *kube) processes() []*process.Process {
+	all := []*process.Process{k.api}
+	for _, g := range k.groups {
+		all = append(all, g.sched[:]...)
+	}
+	return all
+}
 
 func (k *kube) end() {
-	for _, p := range append(k.sched[:], k.api) {
+	for _, p := range k.processes() {
 		if p != nil {
 			_ = p.Kill()
 			p.Wait()
@@ -124,134 +147,116 @@ func (k *kube) end() {
 	}
 }
 
-// identity is who holds kube-scheduler's lease.
-func (k *kube) identity(ctx context.Context) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, kubeAPI()+"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kube-scheduler", nil)
-	if err != nil {
-		return "", err
-	}
-	req.Header.Set("Authorization", "Bearer "+kubeToken)
-	resp, err := k.transport.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return "", errors.New(resp.Status)
-	}
-	var l struct {
-		Spec struct{ HolderIdentity string }
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&l); err != nil {
-		return "", err
-	}
-	return l.Spec.HolderIdentity, nil
-}
+var identity = regexp.MustCompile(`sched(\d)_[0-9a-f-]{36}`)
 
-// holder is the scheduler that leads.
-func (k *kube) holder(ctx context.Context) (int, error) {
-	id, err := k.identity(ctx)
+// holder is who leads, by the lease as it lies in etcd: asking the API server so often
+// would be a load of its own.
+func (g *kubeGroup) holder(ctx context.Context) (id string, i int, err error) {
+	call, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	resp, err := g.k.s.client.Get(call, "/registry/leases/kube-system/"+g.lease, clientv3.WithSerializable())
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
-	for i := range k.sched {
-		if strings.HasPrefix(id, kubeName(i)+"_") {
-			return i, nil
+	for _, kv := range resp.Kvs {
+		if m := identity.FindSubmatch(kv.Value); m != nil && int(m[1][0]-'0') < hosts {
+			return string(m[0]), int(m[1][0] - '0'), nil
 		}
 	}
-	return 0, fmt.Errorf("the lease is %q's", id)
+	return "", 0, errors.New("nobody holds the lease " + g.lease)
 }
 
-// kubeHits are the events that a scheduler can suffer.
-func (k *kube) hit(ctx context.Context, ev event, i int) error {
-	if ev.leader {
-		if err := killLeader(ctx, k.s); err != nil {
+// holders are all groups'.
+func (k *kube) holders(ctx context.Context) ([]string, error) {
+	var all []string
+	for _, g := range k.groups {
+		err := until(ctx, g.lease+" to be held", func() error {
+			id, _, err := g.holder(ctx)
+			if err == nil {
+				all = append(all, id)
+			}
 			return err
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
-	if ev.stays {
-		return nil
-	}
-	sig := syscall.SIGKILL
-	if ev.planned {
-		sig = syscall.SIGTERM
-	}
-	if err := k.sched[i].Signal(sig); err != nil {
+	return all, nil
+}
+
+// side sends sig to the holders of all groups, side by side, until r has want repeats.
+func (k *kube) side(ctx context.Context, want int, sig syscall.Signal, r *result) error {
+	return side(ctx, k.s, k.groups, want, r, func(ctx context.Context, g *kubeGroup) error { return g.suffer(ctx, sig, r) })
+}
+
+// suffer lets an event happen once. The time is from the event until another
+// holder's claim is committed: without the start of its work, which favours it.
+func (g *kubeGroup) suffer(ctx context.Context, sig syscall.Signal, r *result) error {
+	if err := phase(ctx); err != nil {
 		return err
 	}
-	return nil
-}
-
-// measure repeats one event. The gap is from the event until another holder's claim
-// is committed: without the start of its work, which favours it.
-func (k *kube) measure(ctx context.Context, ev event, r *row) error {
-	for range k.s.o.repeats {
-		if err := phase(ctx); err != nil {
-			return err
-		}
-		var i int
-		if err := k.s.until(ctx, "a leading kube-scheduler", func() (err error) { i, err = k.holder(ctx); return err }); err != nil {
-			return err
-		}
-		before, err := k.identity(ctx)
-		if err != nil {
-			return err
-		}
-		began := lease.Boottime{}.Now()
-		if err := k.hit(ctx, ev, i); err != nil {
-			return err
-		}
-		err = k.succession(ctx, ev, before)
-		gap := lease.Boottime{}.Now() - began
-		switch {
-		case ev.stays && err != nil:
-			r.kept++
-			gap = time.Microsecond
-		case err != nil:
-			r.stuck++
-		}
-		if err := r.hist.RecordValue(max(1, gap.Microseconds())); err != nil {
-			return err
-		}
-		if err := k.mend(ctx, ev); err != nil {
-			return err
-		}
+	was, i, err := g.holder(ctx)
+	if err != nil {
+		return err
 	}
-	return nil
+	hit := lease.Boottime{}.Now()
+	if err := g.sched[i].Signal(sig); err != nil {
+		return err
+	}
+	if err := g.succession(ctx, was, hit, r); err != nil {
+		return err
+	}
+	return g.mend(ctx)
 }
 
 // succession waits until the lease is another one's.
-func (k *kube) succession(ctx context.Context, ev event, before string) error {
-	deadline := time.Now().Add(time.Minute)
-	if ev.stays {
-		deadline = time.Now().Add(20 * time.Second)
-	}
-	for time.Now().Before(deadline) {
-		if now, err := k.identity(ctx); err == nil && now != "" && now != before {
-			return nil
+func (g *kubeGroup) succession(ctx context.Context, was string, hit time.Duration, r *result) error {
+	err := until(ctx, "another holder of "+g.lease, func() error {
+		now, _, err := g.holder(ctx)
+		if err == nil && now == was {
+			err = errors.New("the same one holds")
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
-			return err
-		}
+		return err
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return errors.New("the same one holds")
+	if err != nil {
+		r.note(func(r *result) { r.stuck++ })
+	}
+	return r.add(lease.Boottime{}.Now() - hit)
 }
 
-func (k *kube) mend(ctx context.Context, ev event) error {
-	if ev.leader {
-		if err := members(ctx, k.s, 0); err != nil {
-			return err
-		}
-	}
-	for i, p := range k.sched {
+// mend starts the schedulers that have ended.
+func (g *kubeGroup) mend(ctx context.Context) error {
+	for i, p := range g.sched {
 		select {
 		case <-p.Done():
-			if err := k.start(i); err != nil {
+			if err := g.start(i); err != nil {
 				return err
 			}
 		default:
 		}
 	}
-	// A scheduler that has just started is no candidate yet.
-	return pause(ctx, 8*time.Second)
+	return pause(ctx, settle)
+}
+
+// kubeStanding measures the schedulers that wait.
+func kubeStanding(ctx context.Context, s *scene, t *table) error {
+	if s.kube == nil {
+		return nil
+	}
+	var waiting []*process.Process
+	for _, g := range s.kube.groups {
+		_, holds, err := g.holder(ctx)
+		if err != nil {
+			return err
+		}
+		for i, p := range g.sched {
+			if i != holds {
+				waiting = append(waiting, p)
+			}
+		}
+	}
+	return s.cost(ctx, t, kubePeer, waiting, 30*time.Second, "", "")
 }

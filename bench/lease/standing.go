@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -16,77 +13,113 @@ import (
 	"github.com/hactl/hactl/internal/process"
 )
 
-// startOnly is the row of what every gap has in it.
-const startOnly = "start of the work alone"
-
-// starts measures from the work's start to its first line, without any lock.
-func (s *scene) starts(ctx context.Context, r *row) error {
+// startAlone measures from the work's start to its first line, without any lock:
+// what every row with the start has in it.
+func startAlone(ctx context.Context, s *scene, t *table) error {
+	r := newResult("start of the work alone", "nobody", "")
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	for i := range s.o.repeats {
-		s.log = filepath.Join(s.dir, fmt.Sprintf("start%d", i))
+		g := &group{s: s, log: filepath.Join(s.dir, fmt.Sprintf("start%d", i))}
 		began := lease.Boottime{}.Now()
-		p, err := process.Start(process.Config{Path: self, Args: []string{workArg, s.log}})
+		p, err := process.Start(process.Config{Path: self, Args: []string{workArg, g.log}})
 		if err != nil {
 			return err
 		}
-		err = s.until(ctx, "the work's first line", func() error { _, err := s.last(); return err })
+		err = until(ctx, "the work's first line", func() error { _, err := g.last(); return err })
 		_ = p.Kill()
 		p.Wait()
 		if err != nil {
 			return err
 		}
-		all, err := s.lines()
+		all, err := g.lines()
 		if err != nil {
 			return err
 		}
-		if err := r.hist.RecordValue(max(1, (all[0].at - began).Microseconds())); err != nil {
+		if err := r.add(all[0].at - began); err != nil {
 			return err
 		}
+	}
+	return t.put(r)
+}
+
+// standing measures what candidates cost while nothing happens: memory, processor
+// and writes to etcd. As many podmasters wait as there are repeats.
+func standing(ctx context.Context, s *scene, t *table) error {
+	const span = time.Minute
+	for _, c := range []struct {
+		who    string
+		size   int
+		memory string
+		core   string
+	}{{ours, s.o.repeats + 1, "≤ 20 MB", "≤ 0.2 %"}, {lockPeer, 6, "", ""}} {
+		g, err := s.newGroup(ctx, c.who, c.size, 0)
+		if err != nil {
+			return err
+		}
+		l, err := g.last()
+		if err != nil {
+			return err
+		}
+		holder, err := g.holder(l.pid)
+		if err != nil {
+			return err
+		}
+		if err := pause(ctx, 15*time.Second); err != nil { // until the start's garbage is gone
+			return err
+		}
+		rev, err := s.revision(ctx)
+		if err != nil {
+			return err
+		}
+		var waiting []*process.Process
+		for i, p := range g.cand {
+			if i != holder {
+				waiting = append(waiting, p)
+			}
+		}
+		d := span
+		if c.who == lockPeer {
+			d = 10 * time.Second
+		}
+		if err := s.cost(ctx, t, c.who, waiting, d, c.memory, c.core); err != nil {
+			return err
+		}
+		if c.who == ours {
+			after, err := s.revision(ctx)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(t.w, "| writes to etcd for one held singleton | %s | 1 | %.2f a second | | | ≤ 3 a second | |\n", ours, float64(after-rev)/d.Seconds())
+			if err := s.cost(ctx, t, ours+" that holds", []*process.Process{g.cand[holder]}, 10*time.Second, "", ""); err != nil {
+				return err
+			}
+		}
+		s.drop(g)
 	}
 	return nil
 }
 
-// standing measures what podmaster costs while nothing happens: memory, processor
-// and writes to etcd.
-func (s *scene) standing(ctx context.Context, w io.Writer) error {
-	defer s.stopAll()
-	if err := s.fresh(ctx, "podmaster"); err != nil {
-		return err
-	}
-	old, err := s.last()
-	if err != nil {
-		return err
-	}
-	holder, err := s.holder(old.pid)
-	if err != nil {
-		return err
-	}
-	if err := pause(ctx, 15*time.Second); err != nil { // until the start's garbage is gone
-		return err
-	}
-	const span = 60 * time.Second
-	rev, err := s.revision(ctx)
-	if err != nil {
-		return err
-	}
-	before := map[int]float64{}
-	for i, p := range s.cand {
+// cost measures the memory and the processor of processes while nothing happens.
+func (s *scene) cost(ctx context.Context, t *table, who string, waiting []*process.Process, span time.Duration, memory, core string) error {
+	s.progress.say("standing cost of %s, %d processes: %v", who, len(waiting), span)
+	before := make([]float64, len(waiting))
+	var err error
+	for i, p := range waiting {
 		if before[i], err = cpu(p.PID()); err != nil {
 			return err
 		}
 	}
+	began := time.Now()
 	if err := pause(ctx, span); err != nil {
 		return err
 	}
-	after, err := s.revision(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "%-28s %.2f writes/s to etcd for one held singleton with two that wait\n", "standing cost", float64(after-rev)/span.Seconds())
-	for i, p := range s.cand {
+	took := time.Since(began).Seconds()
+	// The units of the table do not fit: kilobytes and millionths of a core.
+	rss, anon, used := newResult("", who, ""), newResult("", who, ""), newResult("", who, "")
+	for i, p := range waiting {
 		now, err := cpu(p.PID())
 		if err != nil {
 			return err
@@ -99,17 +132,21 @@ func (s *scene) standing(ctx context.Context, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		what := "waits"
-		if i == holder {
-			what = "holds"
+		for r, v := range map[*result]float64{rss: float64(status.VmRSS) / 1000, anon: float64(status.RssAnon) / 1000, used: (now - before[i]) / took * 1e6} {
+			if err := r.add(time.Duration(v) * time.Microsecond); err != nil {
+				return err
+			}
 		}
-		fmt.Fprintf(w, "%-28s podmaster that %s: RSS %.1f MB (anonymous %.1f MB), %.2f %% of a core\n",
-			"standing cost", what, mb(status.VmRSS), mb(status.RssAnon), (now-before[i])/span.Seconds()*100)
 	}
+	put := func(what, goal string, r *result, unit float64, format string) {
+		at := func(v int64) string { return fmt.Sprintf(format, float64(v)/unit) }
+		fmt.Fprintf(t.w, "| %s | %s | %d | %s | %s | %s | %s | |\n", what, who, r.n(), at(r.hist.ValueAtQuantile(50)), at(r.hist.ValueAtQuantile(99)), at(r.hist.Max()), goal)
+	}
+	put("memory while nothing happens (RSS)", memory, rss, 1000, "%.1f MB")
+	put("of it its own (anonymous)", "", anon, 1000, "%.1f MB")
+	put("processor while nothing happens", core, used, 1e4, "%.2f %%")
 	return nil
 }
-
-func mb(bytes uint64) float64 { return float64(bytes) / 1e6 }
 
 // cpu is the processor time that a process has used, in seconds.
 func cpu(pid int) (float64, error) {
@@ -122,19 +159,4 @@ func cpu(pid int) (float64, error) {
 		return 0, err
 	}
 	return stat.CPUTime(), nil
-}
-
-// revision is etcd's, which grows by one with each write.
-func (s *scene) revision(ctx context.Context) (int64, error) {
-	out, err := exec.CommandContext(ctx, s.o.etcdctl, "--endpoints", etcdURL(0, 2379), "endpoint", "status", "-w", "json").Output()
-	if err != nil {
-		return 0, fmt.Errorf("etcd's revision: %w", err)
-	}
-	var all []struct {
-		Status struct{ Header struct{ Revision int64 } }
-	}
-	if err := json.Unmarshal(out, &all); err != nil || len(all) == 0 {
-		return 0, fmt.Errorf("etcd's revision: %w: %s", err, out)
-	}
-	return all[0].Status.Header.Revision, nil
 }

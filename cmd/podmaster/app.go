@@ -105,6 +105,7 @@ func flags() []cli.Flag {
 		yes("health-insecure", false, "do not verify an https health URL; loopback addresses only"),
 		str("gate", "`LISTEN=TARGET`: forward TCP from LISTEN to TARGET only while the term stands"),
 		str("listen-metrics", "`ADDRESS` for /metrics, /livez and /readyz over plain HTTP"),
+		str("history", "append every call of the lock and its answer to `FILE`, so that a run can be judged afterwards"),
 		dur("start-timeout", 10*time.Second, "how long etcd may take to answer at the start"),
 		str("unit", "systemd `UNIT.service` to start and stop; it must not be enabled"),
 		str("source-file", "manifest `FILE` to install while holding"),

@@ -39,6 +39,7 @@ type options struct {
 	health      singleton.HealthConfig
 
 	gateListen, gateTarget string
+	history                string
 
 	log *slog.Logger
 }
@@ -67,6 +68,12 @@ func parse(c *cli.Context) (*options, error) {
 		add("--etcd-servers: required")
 	}
 	o.tls = etcdlock.TLSFiles{CAFile: c.String("etcd-cafile"), CertFile: c.String("etcd-certfile"), KeyFile: c.String("etcd-keyfile")}
+	if file := c.String("history"); file != "" { // the guard may have another folder
+		var err error
+		if o.history, err = filepath.Abs(file); err != nil {
+			add("--history: %w", err)
+		}
+	}
 	o.key = c.String("key")
 	if o.key == "" {
 		add("--key: required")

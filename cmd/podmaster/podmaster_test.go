@@ -92,6 +92,7 @@ func keys(t *testing.T, cl *clientv3.Client) []string {
 func TestBadInput(t *testing.T) {
 	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
 	tlsCluster := etcdtest.Start(t, 1, etcdtest.Options{TLS: true})
+	otherCA := etcdtest.Start(t, 1, etcdtest.Options{TLS: true}).TLSFiles().CA
 	cl := cluster.Client()
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -130,6 +131,7 @@ func TestBadInput(t *testing.T) {
 		"ttl twice":             {with("--ttl=3s", "--ttl-secs=3"), 2, "give one"},
 		"ttl against stopping":  {with("--ttl=2s", "--stop-time=1500ms"), 2, "cannot hold"},
 		"bad name":              {with("--whoami=a b"), 2, "whoami"},
+		"history: unwritable":   {with("--history=/proc/none/h"), 2, "history"},
 		"bad gate":              {with("--gate=nowhere"), 2, "LISTEN=TARGET"},
 		"gate in use":           {with("--gate=" + busy.Addr().String() + "=127.0.0.1:1"), 1, "address already in use"},
 		"metrics in use":        {with("--listen-metrics=" + busy.Addr().String()), 1, "address already in use"},
@@ -159,6 +161,8 @@ func TestBadInput(t *testing.T) {
 		"etcd: nobody there":    {append([]string{"--etcd-servers=http://127.0.0.1:1", "--key=bad", "--start-timeout=1s"}, command...), 5, "refused"},
 		"etcd: refuses plain":   {append([]string{"--etcd-servers=http://" + strings.TrimPrefix(tlsCluster.Endpoints()[0], "https://"), "--key=bad", "--start-timeout=2s"}, command...), 5, "etcd cannot be used"},
 		"etcd: unknown CA":      {append([]string{"--etcd-servers=" + tlsCluster.Endpoints()[0], "--key=bad"}, command...), 5, "certificate"},
+		"etcd: wrong CA":        {append([]string{"--etcd-servers=" + tlsCluster.Endpoints()[0], "--key=bad", "--etcd-cafile=" + otherCA}, command...), 5, "certificate"},
+		"etcd: no certificate":  {append([]string{"--etcd-servers=" + tlsCluster.Endpoints()[0], "--key=bad", "--start-timeout=2s", "--etcd-cafile=" + tlsCluster.TLSFiles().CA}, command...), 5, "certificate"},
 		"etcd: is not TLS":      {append([]string{"--etcd-servers=https://" + strings.TrimPrefix(cluster.Endpoints()[0], "http://"), "--key=bad", "--start-timeout=1s"}, command...), 5, "handshake"},
 		"etcd: no CA file":      {with("--etcd-cafile=" + filepath.Join(dir, "none")), 2, "no such file"},
 		"etcd: empty CA file":   {with("--etcd-cafile=" + file("ca", "x")), 2, "no certificate"},
@@ -174,8 +178,10 @@ func TestBadInput(t *testing.T) {
 	if _, err := os.Stat(started); err == nil {
 		t.Error("the command was started")
 	}
-	if left := keys(t, cl); len(left) > 0 {
-		t.Errorf("keys left behind: %q", left)
+	for _, cl := range []*clientv3.Client{cl, tlsCluster.Client()} {
+		if left := keys(t, cl); len(left) > 0 {
+			t.Errorf("keys left behind: %q", left)
+		}
 	}
 }
 
@@ -269,6 +275,20 @@ func TestOneShotPassesTheStatusOn(t *testing.T) {
 		if want == 0 && !strings.Contains(c.out.String(), "hello\n") {
 			t.Errorf("stdout is lost: %s", c.out.String())
 		}
+	}
+}
+
+// Without a terminal, too, the command has podmaster's own three descriptors.
+func TestStandardStreamsArePassedOn(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	c := podmasterCmd("--etcd-servers="+cluster.Endpoints()[0], "--key=streams", "--oneshot", "--log-level=error", "--", "sh", "-c", "cat; echo err >&2")
+	var stdout, stderr bytes.Buffer
+	c.Stdin, c.Stdout, c.Stderr = strings.NewReader("typed\n"), &stdout, &stderr
+	if err := c.Run(); err != nil {
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+	if stdout.String() != "typed\n" || stderr.String() != "err\n" {
+		t.Errorf("stdout %q, stderr %q", stdout.String(), stderr.String())
 	}
 }
 

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/hactl/hactl/internal/health"
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
+	"github.com/hactl/hactl/internal/lease/history"
 	"github.com/hactl/hactl/internal/logging"
 	"github.com/hactl/hactl/internal/process"
 	"github.com/hactl/hactl/internal/singleton"
@@ -65,6 +68,7 @@ type podmaster struct {
 	metrics net.Listener
 	gather  *prometheus.Registry
 	runtime *singleton.Runtime
+	history *os.File // nil: none
 }
 
 func (p *podmaster) close() {
@@ -80,11 +84,13 @@ func (p *podmaster) close() {
 	if p.client != nil {
 		_ = p.client.Close()
 	}
+	if p.history != nil {
+		_ = p.history.Close()
+	}
 }
 
 func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 	p = &podmaster{o: o, gather: prometheus.NewRegistry()}
-	p.gather.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
 			p.close()
@@ -104,6 +110,12 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 	}
 	spread := &singleton.Spread{}
 	o.lease.Lock, o.lease.Logger, o.lease.Delay = lock, o.log, spread.Delay
+	if o.history != "" {
+		if p.history, err = history.Open(o.history); err != nil {
+			return p, usage("--%w", err)
+		}
+		o.lease.Lock = history.New(history.Config{Who: o.whoami, Out: p.history, Logger: o.log}).Lock(lock)
+	}
 	if p.elector, err = lease.New(o.lease); err != nil {
 		return p, usage("%w", err)
 	}
@@ -123,6 +135,7 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 		if p.metrics, err = net.Listen("tcp", addr); err != nil {
 			return p, fmt.Errorf("metrics: %w", err)
 		}
+		p.gather.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	}
 	cand, err := candidate(o)
 	if err != nil {
@@ -164,10 +177,16 @@ func (p *podmaster) makeWork(ctx context.Context, e *env) error {
 		return err
 	}
 	if o.unit != "" {
-		unit, err := singleton.NewUnit(ctx, singleton.UnitConfig{
+		var unit *singleton.Unit
+		will := func(token int64) json.RawMessage {
+			target := unit.Target()
+			return o.will(token, &target)
+		}
+		var err error
+		unit, err = singleton.NewUnit(ctx, singleton.UnitConfig{
 			Unit: o.unit, Key: o.key, Holder: o.whoami, StopTime: stopTime, StopGrace: o.stopGrace,
 			OneShot: o.oneShot, CrashBudget: o.crashBudget, CrashWindow: o.crashWindow,
-			Health: probe, Orphan: o.will, Logger: o.log, Events: m.Events(),
+			Health: probe, Orphan: will, Logger: o.log, Events: m.Events(),
 		})
 		if err != nil {
 			return unitError(o.unit, err)
@@ -182,7 +201,7 @@ func (p *podmaster) makeWork(ctx context.Context, e *env) error {
 	child, err := singleton.NewChild(singleton.ChildConfig{
 		Command: o.command, Stdin: e.stdin, Key: o.key, Holder: o.whoami, StopTime: stopTime, StopGrace: o.stopGrace,
 		OneShot: o.oneShot, CrashBudget: o.crashBudget, CrashWindow: o.crashWindow,
-		Health: probe, Orphan: o.will, Logger: o.log, Events: m.Events(),
+		Health: probe, Orphan: func(token int64) json.RawMessage { return o.will(token, nil) }, Logger: o.log, Events: m.Events(),
 	})
 	p.work, p.child = child, child
 	return err
@@ -231,7 +250,29 @@ func (p *podmaster) run(ctx context.Context) error {
 			}
 		}()
 	}
+	go p.shrink(ctx)
 	return p.runtime.Run(ctx)
+}
+
+// shrink gives back, once the campaign runs, what only the start needed: a podmaster
+// waits for months.
+func (p *podmaster) shrink(ctx context.Context) {
+	for {
+		s, changed := p.elector.Status()
+		if s.Rounds > 0 {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+	select {
+	case <-time.After(5 * time.Second): // all connections are made by then
+		debug.FreeOSMemory()
+	case <-ctx.Done():
+	}
 }
 
 func (p *podmaster) etcdReady(context.Context) error {

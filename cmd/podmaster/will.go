@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/hactl/hactl/internal/atomicfile"
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
+	"github.com/hactl/hactl/internal/lease/history"
 	"github.com/hactl/hactl/internal/workload/systemd"
 )
 
@@ -25,16 +27,25 @@ type will struct {
 	Token     int64             `json:"token"`
 	Claim     lease.Claim       `json:"claim"`
 	Unit      bool              `json:"unit"` // the work is a unit: it must be seen to have ended
+	// Target is that unit. What binds it to ours is a file that anybody can delete.
+	Target  *systemd.Target `json:"target,omitempty"`
+	History string          `json:"history,omitempty"`
 	// Run is systemd's id of the run that the will is of.
 	Run string `json:"run,omitempty"`
 }
 
-func (o *options) will(token int64) json.RawMessage {
-	b, err := json.Marshal(will{
+// newWill is podmaster's will for one term; unit is nil when the work is none.
+func (o *options) newWill(token int64, unit *systemd.Target) will {
+	return will{
 		Endpoints: o.endpoints, TLS: o.tls, Key: o.key, Token: token,
 		Claim: lease.Claim{Holder: o.whoami, Address: o.lease.Address, Priority: o.lease.Priority, TTL: o.lease.TTL},
-		Unit:  o.unit != "", Run: os.Getenv("INVOCATION_ID"),
-	})
+		Unit:  unit != nil, Target: unit, History: o.history, Run: os.Getenv("INVOCATION_ID"),
+	}
+}
+
+// will is what the guard is given at the start of the work; it lies in a file besides.
+func (o *options) will(token int64, unit *systemd.Target) json.RawMessage {
+	b, err := json.Marshal(o.newWill(token, unit))
 	if err != nil {
 		return nil // strings and numbers only: cannot fail
 	}
@@ -97,9 +108,21 @@ func ownUnit() string {
 	return ""
 }
 
+// end ends the unit that the will is about, whether or not it is still bound to ours.
+func (w will) end(ctx context.Context) error {
+	switch {
+	case !w.Unit:
+		return nil
+	case w.Target == nil:
+		return errors.New("the will does not name its unit")
+	default:
+		return systemd.End(ctx, *w.Target, 0)
+	}
+}
+
 // stopped is podmaster as ExecStopPost= of its own unit, when everything in that
-// is dead. It ends the unit that is bound to it, at once where the unit's own stop
-// hangs, and releases the lock that a killed podmaster still held.
+// is dead. It ends the unit that it ran and what is bound to it, at once where the
+// unit's own stop hangs, and releases the lock that a killed podmaster still held.
 func stopped(ctx context.Context) error {
 	group := ownGroup()
 	raw, err := os.ReadFile(willFile())
@@ -108,9 +131,12 @@ func stopped(ctx context.Context) error {
 		err = json.Unmarshal(raw, &w)
 	}
 	left := err == nil && w.Run == os.Getenv("INVOCATION_ID")
-	bound := systemd.EndBound(ctx)
-	if w.Unit && bound != nil || !left { // without a will it ended in order
-		return bound
+	if !left { // it ended in order
+		w = will{}
+	}
+	ended := errors.Join(w.end(ctx), systemd.EndBound(ctx))
+	if w.Unit && ended != nil || !left {
+		return ended
 	}
 	if err := systemd.Alone(group); err != nil {
 		return err
@@ -153,5 +179,12 @@ func releaseWill(ctx context.Context, raw json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	return lock.Resume(w.Token, w.Claim).Release(ctx, lease.Release{Reason: "podmaster died"})
+	held := lock.Resume(w.Token, w.Claim)
+	if w.History != "" {
+		if out, err := history.Open(w.History); err == nil { // the release matters more
+			defer out.Close()
+			held = history.New(history.Config{Who: w.Claim.Holder, Out: out}).Held(held)
+		}
+	}
+	return held.Release(ctx, lease.Release{Reason: "podmaster died"})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
+	"github.com/hactl/hactl/internal/workload/systemd"
 )
 
 // A will releases the very term that it was made for, and no other.
@@ -56,6 +57,27 @@ func TestWillReleasesItsOwnTermOnly(t *testing.T) {
 	}
 	if how := release(held.Token()); how != "podmaster died" {
 		t.Errorf("the term ended by %q", how)
+	}
+}
+
+// What must end before a release is named by the will itself: the drop-in that binds
+// the unit to ours can be deleted by anybody.
+func TestWillNamesItsUnit(t *testing.T) {
+	o := &options{key: "k", whoami: "m1"}
+	target := systemd.Target{Unit: "u", Group: "/system.slice/u.service", File: "/run/podmaster/u.service"}
+	var w will
+	if err := json.Unmarshal(o.will(7, &target), &w); err != nil {
+		t.Fatal(err)
+	}
+	if !w.Unit || w.Target == nil || *w.Target != target || w.Token != 7 {
+		t.Errorf("%+v", w)
+	}
+	if err := (will{Unit: true}).end(t.Context()); err == nil {
+		t.Error("a unit that is not named counts as ended")
+	}
+	w = will{}
+	if err := json.Unmarshal(o.will(7, nil), &w); err != nil || w.Unit || w.Target != nil || w.end(t.Context()) != nil {
+		t.Errorf("a command: %+v, %v", w, err)
 	}
 }
 

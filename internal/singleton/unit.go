@@ -83,6 +83,9 @@ func NewUnit(ctx context.Context, cfg UnitConfig) (*Unit, error) {
 // Close ends the connection to systemd.
 func (u *Unit) Close() { u.bound.Close() }
 
+// Target names the unit, for whoever must end it when this process cannot.
+func (u *Unit) Target() systemd.Target { return u.bound.Target() }
+
 // Bound reports the unit of this process that the unit is bound to; empty: none,
 // and only the guard is the dead man's switch.
 func (u *Unit) Bound() string { return u.bound.Own() }

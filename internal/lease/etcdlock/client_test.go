@@ -301,6 +301,34 @@ func TestEnlistOutlivesItsLease(t *testing.T) {
 	}
 }
 
+// A name on another host may be a dead process': its entry is awaited. It stays, so
+// the second one is refused, and told where the first one is.
+func TestTwinOnAnotherHost(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	l, err := dial(t, cluster).Lock("twins")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := Candidate{Name: "m1", Address: "10.0.0.1", ID: "one", Host: "h1", PID: 1, Since: time.Now()}
+	p, err := l.Enlist(t.Context(), first, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	second := Candidate{Name: "m1", Address: "10.0.0.2", ID: "two", Host: "h2", PID: 1, Since: time.Now()}
+	var taken *NameTakenError
+	if _, err := l.Enlist(t.Context(), second, func(Candidate) bool { return false }); !errors.As(err, &taken) || taken.By.Address != "10.0.0.1" {
+		t.Errorf("the second one: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("the first one: %v", err)
+	}
+}
+
 func TestListAndParse(t *testing.T) {
 	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
 	c := dial(t, cluster)

@@ -117,6 +117,7 @@ func TestClocksOfTheirOwn(t *testing.T) {
 	for i, h := range w.hosts {
 		h.offset = time.Duration(i) * 1_000_000 * time.Second
 		ahead := fmt.Sprint(int64(h.offset.Seconds()))
+		w.lock.follow(h.name, h.history, h.offset)
 		h.wrap = []string{"unshare", "--time", "--boottime", ahead, "--monotonic", ahead, "--"}
 	}
 	clockFaults(t, w, "clocks days apart: ")

@@ -3,6 +3,9 @@
 // the work is this test binary, which writes (token, holder, boot-time) to a log
 // of its own every 5 ms and, through the gate, to a sink.
 //
+// Every podmaster and guard writes down what it asked of the lock and was answered;
+// after each fault porcupine judges that history, too.
+//
 //	go test -tags faults ./test/faults/lease         each fault once
 //	HACTL_FAULT_REPEATS=50 go test -timeout 3h …     each fault 50 times, at random phases
 //	go test -run 'TestFaults/freeze_podmaster' …     one fault

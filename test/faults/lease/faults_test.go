@@ -86,9 +86,11 @@ func faults() []fault {
 			m.Restart()
 		}, mend: restart},
 		{name: "delete the lock's keys", hit: func(w *world, _ *host) {
-			if _, err := w.etcd.Client().Delete(w.t.Context(), etcdlock.Root+key+"/", clientv3.WithPrefix()); err != nil {
-				w.t.Fatal(err)
-			}
+			w.lock.deleted(func() {
+				if _, err := w.etcd.Client().Delete(w.t.Context(), etcdlock.Root+key+"/", clientv3.WithPrefix()); err != nil {
+					w.t.Fatal(err)
+				}
+			})
 		}},
 		{name: "revoke every etcd lease", hit: func(w *world, _ *host) {
 			cl := w.etcd.Client()

@@ -59,6 +59,17 @@ func overlaps(all []reign) []string {
 	return out
 }
 
+// longestOverlap is the longest time in which two reigns wrote.
+func longestOverlap(all []reign) time.Duration {
+	longest := time.Duration(0)
+	for i, a := range all {
+		for _, b := range all[i+1:] {
+			longest = max(longest, min(a.last, b.last)-max(a.first, b.first))
+		}
+	}
+	return longest
+}
+
 // lateAtSink lists arrivals of an older token after a newer one.
 func lateAtSink(in []arrival) []string {
 	var out []string
@@ -179,6 +190,9 @@ func TestJudge(t *testing.T) {
 	}
 	if o := overlaps([]reign{{token: 1, first: 0, last: 10 * ms}, {token: 2, first: 20 * ms, last: 30 * ms}, {token: 3, first: 9 * ms, last: 40 * ms}}); len(o) != 2 {
 		t.Errorf("overlaps %v, want two", o)
+	}
+	if d := longestOverlap([]reign{{token: 1, first: 0, last: 10 * ms}, {token: 2, first: 4 * ms, last: 7 * ms}, {token: 3, first: 11 * ms, last: 12 * ms}}); d != 3*ms {
+		t.Errorf("the longest overlap is %v, want 3ms", d)
 	}
 	if l := lateAtSink([]arrival{{1, 1}, {2, 2}, {1, 3}, {2, 4}}); len(l) != 1 {
 		t.Errorf("late %v, want one", l)

@@ -28,8 +28,12 @@ func unitFaults() []labFault {
 		{name: "freeze podmaster", moves: true, hit: signalMain("STOP")},
 		{name: "freeze podmaster's unit", moves: true, hit: freezeUnit},
 		// Only systemd's watchdog is left, whose timers may be 250 ms late.
-		{name: "freeze podmaster's unit and the guard's", moves: true, onlySink: true, hit: func(w *labWorld, h *labHost) {
+		{name: "freeze podmaster's unit and the guard's", moves: true, onlySink: true, within: time.Second, hit: func(w *labWorld, h *labHost) {
 			w.sh(h, "systemctl freeze 'podmaster-guard-*' && systemctl freeze "+podmaster)
+		}, mend: func(w *labWorld, h *labHost) { w.sh(h, "systemctl kill -s KILL 'podmaster-guard-*'; true") }},
+		// Nothing binds the unit to podmaster's any more: only the will names it.
+		{name: "the drop-in is deleted, podmaster's unit and the guard's are frozen", moves: true, onlySink: true, within: time.Second, hit: func(w *labWorld, h *labHost) {
+			w.sh(h, "rm -r /run/systemd/system/work.service.d && systemctl daemon-reload && systemctl freeze 'podmaster-guard-*' && systemctl freeze "+podmaster)
 		}, mend: func(w *labWorld, h *labHost) { w.sh(h, "systemctl kill -s KILL 'podmaster-guard-*'; true") }},
 		{name: "kill the guard", renews: true, hit: func(w *labWorld, h *labHost) {
 			w.sh(h, "systemctl kill -s KILL 'podmaster-guard-*'")

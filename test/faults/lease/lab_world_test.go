@@ -43,6 +43,7 @@ type labWorld struct {
 	etcd    *clientv3.Client
 	rng     *rand.Rand
 	now     labMode
+	lock    *lockHistory
 }
 
 // labHost is one host; log is what its work writes, as the machine sees it.
@@ -64,7 +65,7 @@ func newLabWorld(t *testing.T, smallDisks bool) *labWorld {
 	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	w := &labWorld{t: t, root: t, rng: rand.New(rand.NewPCG(seed, 1))}
+	w := &labWorld{t: t, root: t, rng: rand.New(rand.NewPCG(seed, 1)), lock: newLockHistory()}
 	dir, err := os.MkdirTemp("/var/tmp", "hactl-faults-")
 	if err != nil {
 		t.Fatal(err)
@@ -96,6 +97,7 @@ func newLabWorld(t *testing.T, smallDisks bool) *labWorld {
 	})
 	for _, h := range w.lab.Hosts() {
 		w.hosts = append(w.hosts, &labHost{Host: h, log: filepath.Join(w.shared, h.Name())})
+		w.lock.follow(h.Name(), filepath.Join(w.shared, h.Name()+".history"), 0)
 	}
 	ln, err := w.lab.Listen(t.Context(), "tcp", ":0")
 	if err != nil {
@@ -272,7 +274,8 @@ func (w *labWorld) setUp(m labMode) {
 	}
 	for _, h := range w.hosts {
 		spec := fmt.Sprintf("HACTL_FAULTS_WORK=%s,/shared/%s,%s", m.work, h.Name(), gateListen)
-		conf := fmt.Sprintf("etcd-servers: %s\nkey: %s\nwhoami: %s\ngate: %s=%s\nstop-grace: 2s\n%s", w.endpoints(), key, h.Name(), gateListen, w.gateTo, m.conf)
+		conf := fmt.Sprintf("etcd-servers: %s\nkey: %s\nwhoami: %s\ngate: %s=%s\nstop-grace: 2s\nhistory: /shared/%s.history\n%s",
+			w.endpoints(), key, h.Name(), gateListen, w.gateTo, h.Name(), m.conf)
 		if m.unit {
 			conf += "unit: " + workUnit + "\n"
 		} else {
@@ -429,6 +432,7 @@ type labFault struct {
 	moves    bool // another host must hold afterwards
 	renews   bool // another process must work afterwards
 	onlySink bool
+	within   time.Duration // with onlySink: how long two may work at once; 0: not judged
 }
 
 // suffer brings the world to order, lets the fault happen, and judges.
@@ -462,6 +466,10 @@ func (w *labWorld) suffer(f labFault, row *row) {
 	}
 	w.holder()
 	w.allThere()
+	w.lock.judge(w.t)
+	if longest := longestOverlap(w.reigns()); f.within > 0 && longest > f.within {
+		w.t.Errorf("two worked at once for %v, more than %v", longest, f.within)
+	}
 	row.add(w.gap(start), len(w.reigns())-before, judge(w.t, w.reigns(), w.sink.arrivals(), f.onlySink))
 	w.forget()
 }

@@ -35,6 +35,7 @@ type world struct {
 	sink   *sink
 	hosts  []*host
 	rng    *rand.Rand
+	lock   *lockHistory
 }
 
 // host is one candidate with its own way to etcd.
@@ -43,6 +44,7 @@ type host struct {
 	name    string
 	proxies []*proxy
 	log     string        // what its work writes
+	history string        // what podmaster and guard write
 	mode    string        // of its work
 	wrap    []string      // what podmaster is started by
 	offset  time.Duration // of its clock
@@ -54,7 +56,7 @@ func newWorld(t *testing.T, bin string) *world {
 	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	w := &world{t: t, root: t, dir: t.TempDir(), bin: bin, rng: rand.New(rand.NewPCG(seed, 1))}
+	w := &world{t: t, root: t, dir: t.TempDir(), bin: bin, rng: rand.New(rand.NewPCG(seed, 1)), lock: newLockHistory()}
 	w.etcd = etcdtest.StartProcesses(t, 3, etcdtest.Options{})
 	client, err := etcdlock.Dial(etcdlock.Config{Endpoints: w.etcd.Endpoints()})
 	if err != nil {
@@ -69,7 +71,8 @@ func newWorld(t *testing.T, bin string) *world {
 	w.sink = newSink(t, ln)
 	for i := range 3 {
 		h := &host{w: w, name: fmt.Sprintf("m%d", i+1)}
-		h.log = filepath.Join(w.dir, h.name+".work")
+		h.log, h.history = filepath.Join(w.dir, h.name+".work"), filepath.Join(w.dir, h.name+".history")
+		w.lock.follow(h.name, h.history, 0)
 		for _, ep := range w.etcd.Endpoints() {
 			h.proxies = append(h.proxies, newProxy(t, strings.TrimPrefix(ep, "http://")))
 		}
@@ -99,7 +102,7 @@ func (h *host) start(mode string) {
 	h.mode = mode
 	command := append(slices.Clone(h.wrap), h.w.bin,
 		"--etcd-servers", strings.Join(eps, ","), "--key", key, "--whoami", h.name, "--gate", gate+"="+h.w.sink.addr(),
-		"--stop-grace", "2s", "--", self)
+		"--stop-grace", "2s", "--history", h.history, "--", self)
 	h.proc, err = process.Start(process.Config{
 		Path: command[0], Args: command[1:],
 		Env:    append(os.Environ(), workEnv+"="+strings.Join([]string{mode, h.log, gate, h.offset.String()}, ",")),
@@ -234,8 +237,10 @@ func (w *world) logs() map[string]string {
 // reigns reads all hosts' logs.
 func (w *world) reigns() []reign { return reignsIn(w.t, w.logs()) }
 
-// judge fails the test on any overlap and on any late byte.
+// judge fails the test on any overlap, on any late byte, and when the lock's own
+// history is not that of one lock.
 func (w *world) judge(onlySink bool) int {
 	w.t.Helper()
+	w.lock.judge(w.t)
 	return judge(w.t, w.reigns(), w.sink.arrivals(), onlySink)
 }
