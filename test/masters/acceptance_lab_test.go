@@ -99,7 +99,7 @@ func (m *masters) forward(t *testing.T, address string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // clean-ups use it, too
 	var conns sync.WaitGroup
 	conns.Go(func() {
 		for {

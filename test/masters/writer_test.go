@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ type writer struct {
 	mu     sync.Mutex
 	acked  []string
 	failed int
+	faults []string // of those that failed, the first few
 }
 
 // write begins to write; the writer is ended by lost.
@@ -81,7 +83,9 @@ func (w *writer) run(ctx context.Context) {
 		if err == nil {
 			w.acked = append(w.acked, name)
 		} else {
-			w.failed++
+			if w.failed++; len(w.faults) < 8 && ctx.Err() == nil {
+				w.faults = append(w.faults, fmt.Sprintf("%s through %s: %v", time.Now().Format(time.TimeOnly), w.doors[i%len(w.doors)], err))
+			}
 		}
 		w.mu.Unlock()
 		if err != nil {
@@ -173,5 +177,5 @@ func (w *writer) lost(t *testing.T) {
 			t.Errorf("%s was acknowledged, and is lost", name)
 		}
 	}
-	t.Logf("measure: %d writes acknowledged, %d failed, none lost", len(w.acked), w.failed)
+	t.Logf("measure: %d writes acknowledged, %d failed, none lost; of the failed: %s", len(w.acked), w.failed, strings.Join(w.faults, "; "))
 }
