@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
@@ -22,6 +23,15 @@ func agentCommand(e *env) *cli.Command {
 		}, logFlags()...),
 		Action: func(c *cli.Context) error { return runAgent(c, e) },
 	}
+}
+
+// testDuration is what a test says instead of a time that is minutes; 0: nothing.
+func testDuration(e *env, name string) time.Duration {
+	d, err := time.ParseDuration(e.getenv(name))
+	if err != nil {
+		return 0
+	}
+	return d
 }
 
 func runAgent(c *cli.Context, e *env) error {
@@ -63,6 +73,7 @@ func runAgent(c *cli.Context, e *env) error {
 			}
 		},
 		WatchdogEvery: every / 3,
+		RebootAfter:   testDuration(e, "HACTL_TEST_REBOOT_AFTER"),
 		Logger:        log,
 	})
 	if err != nil {

@@ -44,7 +44,10 @@ type Config struct {
 	// WatchdogEvery is the pause between two WATCHDOG=1, each of which stands
 	// for a round of the watchdog that was finished in time. Zero: none are sent.
 	WatchdogEvery time.Duration
-	Logger        *slog.Logger // nil: nothing is logged
+	// RebootAfter is how long this host must be marked before it may reboot (config's
+	// watchdog.reboot). Default 5 minutes.
+	RebootAfter time.Duration
+	Logger      *slog.Logger // nil: nothing is logged
 }
 
 // Agent is one master's agent.
@@ -236,7 +239,9 @@ func (a *Agent) node(ctx context.Context) (*status.Node, error) {
 	sources.Name, sources.Address, sources.Version = a.self.Name, a.self.Address, version.Release
 	sources.Peers = a.peers
 	sources.Watchdog = a.watchdogStatus
-	return collect.Gather(ctx, sources), nil
+	n := collect.Gather(ctx, sources)
+	n.Rendezvous = a.meeting.status()
+	return n, nil
 }
 
 func (a *Agent) peers(context.Context) ([]status.Peer, error) {

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,6 +58,7 @@ func (a *Agent) followUnits(ctx context.Context) error {
 		pause = 10 * time.Second
 	}
 	var known map[string]workload.State
+	few := thrift{}
 	for {
 		var changed <-chan struct{}
 		if signals != nil {
@@ -67,7 +70,7 @@ func (a *Agent) followUnits(ctx context.Context) error {
 		if err == nil {
 			var events []event.Event
 			known, events = unitEvents(known, states)
-			for _, e := range events {
+			for _, e := range few.pass(events, time.Now()) {
 				a.events.Record(e)
 			}
 		}
@@ -78,6 +81,66 @@ func (a *Agent) followUnits(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// A unit that ends ten times a second would push everything else out of the file
+// within minutes: of each only the first so many events of a window are kept, and
+// the last one, once it has been quiet for a while.
+const (
+	thriftMost   = 20
+	thriftWindow = 10 * time.Minute
+	thriftQuiet  = 10 * time.Second
+)
+
+// thrift bounds the events of each unit. Its zero value is not ready: make it.
+type thrift map[string]*kept
+
+// kept is what thrift knows of a unit.
+type kept struct {
+	began   time.Time // of the window
+	passed  int       // events within it
+	left    int       // events left out since the last one that passed
+	held    event.Event
+	heldAt  time.Time // of held, the last one left out
+	waiting bool      // held is to be told once the unit is quiet
+}
+
+// pass returns those of the events, all of now, that are kept, and those held back
+// whose unit is quiet. It is pure but for t.
+func (t thrift) pass(events []event.Event, now time.Time) []event.Event {
+	var out []event.Event
+	for _, e := range events {
+		k := t[e.Unit]
+		if k == nil || now.Sub(k.began) >= thriftWindow {
+			left := 0
+			if k != nil {
+				left = k.left
+			}
+			k = &kept{began: now, left: left}
+			t[e.Unit] = k
+		}
+		e.Time = now
+		if k.passed++; k.passed > thriftMost {
+			k.left, k.held, k.heldAt, k.waiting = k.left+1, e, now, true
+			continue
+		}
+		out = append(out, k.told(e, k.left))
+		k.left, k.waiting = 0, false
+	}
+	for _, unit := range slices.Sorted(maps.Keys(t)) {
+		if k := t[unit]; k.waiting && now.Sub(k.heldAt) >= thriftQuiet {
+			out = append(out, k.told(k.held, k.left-1))
+			k.left, k.waiting = 0, false
+		}
+	}
+	return out
+}
+
+func (k *kept) told(e event.Event, left int) event.Event {
+	if left > 0 {
+		e.Detail += fmt.Sprintf("; %d events before it are left out", left)
+	}
+	return e
 }
 
 // unitEvents compares the units' states with those known before; nil: none were.

@@ -81,6 +81,42 @@ func TestUnitEvents(t *testing.T) {
 	}
 }
 
+// A crash loop does not push everything else out, and its end is told.
+func TestThrift(t *testing.T) {
+	few, now := thrift{}, time.Unix(1000, 0)
+	one := func(unit, what string) []event.Event {
+		return []event.Event{{Unit: unit, Action: what, Detail: "pid 1"}}
+	}
+	passed := 0
+	for range 500 {
+		passed += len(few.pass(one("u", "ended"), now))
+		now = now.Add(100 * time.Millisecond)
+	}
+	if passed != thriftMost {
+		t.Errorf("%d of 500 events within 50 s passed, want %d", passed, thriftMost)
+	}
+	if got := few.pass(one("other", "active"), now); len(got) != 1 || got[0].Unit != "other" {
+		t.Errorf("another unit's event: %+v", got)
+	}
+	if got := few.pass(one("u", "active"), now); len(got) != 0 {
+		t.Errorf("passed: %+v", got)
+	}
+	last := now
+	if got := few.pass(nil, now.Add(thriftQuiet-1)); len(got) != 0 {
+		t.Errorf("not quiet yet, and told: %+v", got)
+	}
+	got := few.pass(nil, now.Add(thriftQuiet))
+	if len(got) != 1 || got[0].Action != "active" || !got[0].Time.Equal(last) || got[0].Detail != "pid 1; 480 events before it are left out" {
+		t.Errorf("quiet, and told: %+v", got)
+	}
+	if got := few.pass(nil, now.Add(time.Hour)); len(got) != 0 {
+		t.Errorf("told twice: %+v", got)
+	}
+	if got := few.pass(one("u", "ended"), now.Add(time.Hour)); len(got) != 1 || got[0].Detail != "pid 1" {
+		t.Errorf("in the next window: %+v", got)
+	}
+}
+
 func TestClocks(t *testing.T) {
 	var c clocks
 	if err := c.check(t.Context()); err != nil {

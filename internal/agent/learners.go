@@ -2,9 +2,12 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -18,17 +21,21 @@ import (
 const (
 	// learnersEvery is the pause between two looks for learners.
 	learnersEvery = 2 * time.Second
-	// learnerDeadline is how long a learner may take to start. Only one can be at a
-	// time, so that one that never comes keeps all others out.
+	// learnerDeadline is how long a learner may be silent, before it starts or later.
+	// Only one can be at a time, so that one that never comes keeps all others out.
+	// One that answers may fetch a snapshot for as long as that takes.
 	learnerDeadline = 10 * time.Minute
+	// peerTimeout is how long a learner's peer port may take for a handshake.
+	peerTimeout = 3 * time.Second
 )
 
 // learners takes care of new members: the master whose member leads promotes
-// those that have caught up, and takes out one that never started, so that a
-// machine that died while joining leaves nothing behind.
+// those that have caught up, and takes out one that never started, or died, so that
+// a machine that died while joining leaves nothing behind.
 type learners struct {
 	self   *clientv3.Client // this master's member
 	admin  *etcdcluster.Admin
+	tls    *tls.Config
 	logger *slog.Logger
 	nursery
 }
@@ -40,7 +47,7 @@ func newLearners(c *config.Cluster, l layout.Layout, self *clientv3.Client, logg
 		return nil, err
 	}
 	admin := etcdcluster.NewAdmin(etcdcluster.AdminConfig{Endpoints: c.EtcdClientURLs(), TLS: tlsConfig, Logger: logger})
-	return &learners{self: self, admin: admin, logger: logger}, nil
+	return &learners{self: self, admin: admin, tls: tlsConfig, logger: logger}, nil
 }
 
 // Run looks again and again until ctx ends.
@@ -75,7 +82,7 @@ func (l *learners) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, do := l.next(ms, time.Now())
+	s, do := l.next(ms, l.hear(ctx, ms), time.Now())
 	if !do {
 		return nil
 	}
@@ -108,16 +115,48 @@ func (l *learners) mine(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
+// hear returns the learners that answer at all. One that fetches a snapshot may not
+// serve clients for long; its process then still greets its peers.
+func (l *learners) hear(ctx context.Context, ms []etcdcluster.MemberStatus) map[string]bool {
+	heard := map[string]bool{}
+	for _, m := range ms {
+		if m.Role == etcdcluster.Learner && m.IDText != "" {
+			heard[m.IDText] = m.Reachable || slices.ContainsFunc(m.PeerURLs, func(u string) bool { return greets(ctx, u, l.tls) })
+		}
+	}
+	return heard
+}
+
+// greets tells whether a process answers a TLS handshake at a peer URL. Whose
+// certificate it shows is no matter here.
+func greets(ctx context.Context, peerURL string, conf *tls.Config) bool {
+	u, err := url.Parse(peerURL)
+	if err != nil {
+		return false
+	}
+	conf = conf.Clone()
+	conf.InsecureSkipVerify = true //nolint:gosec // nothing is sent, and nothing is believed but that somebody is there
+	ctx, cancel := context.WithTimeout(ctx, peerTimeout)
+	defer cancel()
+	c, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
 // nursery decides about learners. Its memory is the leader's: another one counts
 // from its own first look.
 type nursery struct {
-	since map[string]time.Time // learner that has not started → when it was first seen
+	since map[string]time.Time // learner that is not there → since when
 }
 
 func (n *nursery) forget() { n.since = nil }
 
-// next is the step that is due now; false: none.
-func (n *nursery) next(ms []etcdcluster.MemberStatus, now time.Time) (etcdcluster.Step, bool) {
+// next is the step that is due now; false: none. heard are those that answer, if
+// only their peers.
+func (n *nursery) next(ms []etcdcluster.MemberStatus, heard map[string]bool, now time.Time) (etcdcluster.Step, bool) {
 	waiting := map[string]time.Time{}
 	defer func() { n.since = waiting }()
 	for _, m := range ms {
@@ -128,7 +167,7 @@ func (n *nursery) next(ms []etcdcluster.MemberStatus, now time.Time) (etcdcluste
 		if len(m.PeerURLs) > 0 {
 			s.Peer.URL = m.PeerURLs[0]
 		}
-		if m.Name == "" { // never started
+		if !heard[m.IDText] {
 			first, known := n.since[m.IDText]
 			if !known {
 				first = now
@@ -138,6 +177,9 @@ func (n *nursery) next(ms []etcdcluster.MemberStatus, now time.Time) (etcdcluste
 				continue
 			}
 			s.Kind, s.Why = etcdcluster.Remove, fmt.Sprintf("it was added and has not started for %v", learnerDeadline)
+			if m.Name != "" {
+				s.Why = fmt.Sprintf("it has not answered for %v, and keeps others from joining", learnerDeadline)
+			}
 			return s, true
 		}
 		s.Kind, s.Why = etcdcluster.Promote, "it has caught up"

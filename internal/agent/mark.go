@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,9 +65,10 @@ type marker struct {
 	manager    workload.Manager
 	balancer   drainer
 	events     *event.Recorder
-	// reboot is called for a host that stays beyond help; nil: never. It errs when
-	// it is not permitted.
-	reboot func(ctx context.Context) error
+	// reboot is called for a host that stays beyond help for rebootAfter; nil: never.
+	// It errs when it is not permitted.
+	reboot      func(ctx context.Context) error
+	rebootAfter time.Duration // default rebootAfter
 
 	state     markState
 	marked    atomic.Pointer[watchdog.Mark] // for those who ask
@@ -114,15 +116,15 @@ func (m *marker) step(ctx context.Context, now time.Time) {
 		m.withdraw(ctx)
 	}
 	m.obey(ctx, now)
-	if m.published && m.reboot != nil && m.state.mayReboot(now) {
+	if m.published && m.reboot != nil && m.state.mayReboot(cmp.Or(m.rebootAfter, rebootAfter), now) {
 		m.tryReboot(ctx, now)
 	}
 }
 
 // mayReboot says whether the host is beyond help for long enough. One that is well
 // again may still be published, while etcd cannot be told.
-func (s markState) mayReboot(now time.Time) bool {
-	return s.Mark.On && !s.Mark.Since.IsZero() && now.Sub(s.Mark.Since) >= rebootAfter && now.Sub(s.Rebooted) >= rebootAgain
+func (s markState) mayReboot(after time.Duration, now time.Time) bool {
+	return s.Mark.On && !s.Mark.Since.IsZero() && now.Sub(s.Mark.Since) >= after && now.Sub(s.Rebooted) >= rebootAgain
 }
 
 // publish tells etcd of the mark, as long as most masters are without one, and

@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/hactl/hactl/internal/etcdcluster"
 	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
 	"github.com/hactl/hactl/internal/event"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
@@ -36,8 +39,32 @@ func TestOnlyAMarkedHostReboots(t *testing.T) {
 		{"marked, nobody knows since when", markState{Mark: watchdog.Mark{On: true}}, false},
 		{"rebooted a moment ago", markState{Mark: watchdog.Mark{On: true, Since: long}, Rebooted: now.Add(-time.Minute)}, false},
 	} {
-		if got := c.s.mayReboot(now); got != c.want {
+		if got := c.s.mayReboot(rebootAfter, now); got != c.want {
 			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
+
+// A machine that was removed has nothing to give up: its member fails as it should.
+func TestARemovedMachineIsNotMarked(t *testing.T) {
+	dir, units := t.TempDir(), []watchdog.TargetStatus{{Unit: "hactl-etcd", Action: watchdog.Action{Kind: watchdog.Hold, Reason: watchdog.Crashing}}}
+	for _, c := range []struct {
+		state etcdcluster.State
+		want  int
+	}{{"", 1}, {etcdcluster.Used, 1}, {etcdcluster.Removed, 0}} {
+		if c.state != "" {
+			in := etcdcluster.NewIntent("prod", "m1", []etcdcluster.Peer{{Name: "m1", URL: "https://10.0.0.1:2380"}})
+			in.State, in.MemberID, in.ClusterID = c.state, "a", "b"
+			text, err := json.Marshal(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "etcd-intent.json"), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := unlessRemoved(dir, units); len(got) != c.want {
+			t.Errorf("%q: %d units count, want %d", c.state, len(got), c.want)
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/hactl/hactl/internal/master"
 	"github.com/hactl/hactl/internal/pki"
 	"github.com/hactl/hactl/internal/rendezvous"
+	"github.com/hactl/hactl/internal/status"
 	"github.com/hactl/hactl/internal/token"
 	"github.com/hactl/hactl/internal/version"
 )
@@ -54,6 +55,17 @@ type meeting struct {
 	mu     sync.Mutex
 	order  *token.Order // the last one; nil: none came
 	closed string       // why the rendezvous is closed; empty: it is open
+	said   bool         // closed is known
+}
+
+// status tells whether the rendezvous is open; nil: it is not known yet.
+func (m *meeting) status() *status.Rendezvous {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.said {
+		return nil
+	}
+	return &status.Rendezvous{Open: m.closed == "", Why: m.closed}
 }
 
 func (a *Agent) newMeeting() (*meeting, error) {
@@ -124,7 +136,7 @@ func (m *meeting) say(err error) {
 	}
 	m.mu.Lock()
 	news := why != m.closed
-	m.closed = why
+	m.closed, m.said = why, true
 	m.mu.Unlock()
 	switch {
 	case !news || why == "":

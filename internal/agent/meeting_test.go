@@ -200,6 +200,19 @@ func (mc *meetingCluster) waitFiles(want string) {
 	}
 }
 
+// waitStatus waits until every agent tells that its rendezvous is open, or why not.
+func (mc *meetingCluster) waitStatus(open bool, why string) {
+	mc.Helper()
+	for i, m := range mc.meetings {
+		testwait.For(mc.T, fmt.Sprintf("the status of m%d's rendezvous", i+1), patience, func() error {
+			if s := m.status(); s == nil || s.Open != open || (s.Why == "") != open || !strings.Contains(s.Why, why) {
+				return fmt.Errorf("it is %+v, want open = %v, %q", s, open, why)
+			}
+			return nil
+		})
+	}
+}
+
 func (mc *meetingCluster) order(text string) {
 	mc.Helper()
 	must(mc.T, mc.orders.Put(mc.Context(), token.Order{Token: text, At: time.Now(), By: "m1"}))
@@ -278,11 +291,13 @@ func TestAnExpiredTokenClosesTheRendezvous(t *testing.T) {
 	mc := newMeetingCluster(t, text)
 	node, _ := mc.newcomer(text)
 	mc.waitSecrets(node)
+	mc.waitStatus(true, "")
 	mc.ahead.Store(int64(time.Hour))
 	if s, err := mc.meetings[0].secrets(t.Context(), text); !errors.Is(err, pki.ErrTokenExpired) || s != nil {
 		t.Errorf("the secrets for an expired token: %d files, %v", len(s), err)
 	}
 	mc.waitShut(node)
+	mc.waitStatus(false, "expired")
 	for i, log := range mc.logs {
 		testwait.For(t, fmt.Sprintf("m%d to say why", i+1), patience, func() error {
 			if n := strings.Count(log.String(), "the token expired"); n != 1 {

@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/hactl/hactl/internal/config"
+	"github.com/hactl/hactl/internal/etcdcluster"
 	"github.com/hactl/hactl/internal/lb"
 	"github.com/hactl/hactl/internal/watchdog"
 )
@@ -19,15 +20,27 @@ func (a *Agent) newMarker() *marker {
 		client: a.etcd.cluster, self: a.self.Name, masters: len(a.cfg.Cluster.Masters),
 		file: a.cfg.Layout.Under("/var/lib/hactl/mark.json"), manager: a.cfg.Manager,
 		balancer: lb.NewClient(a.cfg.Layout.LBAdminSocket()), events: a.events,
-		look: func() []watchdog.TargetStatus { s, _ := a.watchdog.Status(); return s.Units },
+		look: func() []watchdog.TargetStatus {
+			s, _ := a.watchdog.Status()
+			return unlessRemoved(a.cfg.Layout.State(), s.Units)
+		},
 	}
 	for _, s := range a.cfg.Cluster.Singletons {
 		m.singletons = append(m.singletons, s.Name)
 	}
 	if a.cfg.Cluster.Watchdog.Reboot == config.RebootAllowed {
-		m.reboot = a.reboot
+		m.reboot, m.rebootAfter = a.reboot, a.cfg.RebootAfter
 	}
 	return m
+}
+
+// unlessRemoved returns no unit of a machine that the cluster has removed: its etcd
+// member fails for good, as it should, and there is nothing to give up or reboot for.
+func unlessRemoved(stateDir string, units []watchdog.TargetStatus) []watchdog.TargetStatus {
+	if in, err := etcdcluster.ReadIntent(stateDir); err == nil && in.State == etcdcluster.Removed {
+		return nil
+	}
+	return units
 }
 
 // reboot reboots this host, if its supervisor can, no other host did so within

@@ -83,7 +83,7 @@ func (a *Agent) newWatchdog() (*watchdog.Watchdog, error) {
 			Limits: limitsOf(limits, limits.Etcd), Goroutines: watchdog.Goroutines(a.probes.plain, a.metricsURL(config.EtcdMetricsPort, "/metrics")),
 		},
 		{
-			Unit: master.APIServer, Needs: []string{needsEtcd, needsCPU}, Grace: apiServerGrace,
+			Unit: master.APIServer, Needs: []string{needsEtcd, needsCPU}, Fatal: []string{needsEtcd}, Grace: apiServerGrace,
 			Probe:  watchdog.HTTP(a.probes.apiServer, kube.APIServerHealth(c, a.self).Alone),
 			Limits: limitsOf(limits, limits.APIServer), Goroutines: a.probes.apiServerGoroutines(limits.APIServer),
 		},
@@ -96,7 +96,7 @@ func (a *Agent) newWatchdog() (*watchdog.Watchdog, error) {
 	}
 	for i, s := range c.Singletons {
 		targets = append(targets, watchdog.Target{
-			Unit: master.Podmaster + s.Name, Needs: []string{needsEtcd, needsCPU},
+			Unit: master.Podmaster + s.Name, Needs: []string{needsEtcd, needsCPU}, Fatal: []string{needsEtcd},
 			Probe:  watchdog.HTTP(a.probes.plain, "http://"+c.PodmasterMetricsAddress(a.self, i)+"/livez"),
 			Limits: limitsOf(limits, limits.Podmaster), Goroutines: watchdog.Goroutines(a.probes.plain, "http://"+c.PodmasterMetricsAddress(a.self, i)+"/metrics"),
 		})
@@ -156,7 +156,9 @@ func (s *supervisor) Processes(ctx context.Context) (map[string]watchdog.Process
 	}
 	out := make(map[string]watchdog.Process, len(states))
 	for _, st := range states {
-		out[st.Name] = watchdog.Process{PID: st.MainPID, Since: st.Since}
+		out[st.Name] = watchdog.Process{
+			PID: st.MainPID, Since: st.Since, Off: st.Active == workload.Inactive, Again: st.Restarts,
+		}
 	}
 	return out, nil
 }

@@ -25,25 +25,26 @@ type Reason string
 // The reasons of actions.
 const (
 	Healthy    Reason = "healthy"
-	NotRunning Reason = "not running"         // None: its supervisor's business
-	Starting   Reason = "starting"            // None: fails probes within its grace
-	Doubt      Reason = "in doubt"            // None: fails, not yet often enough
-	Asleep     Reason = "watchdog was asleep" // None: this very process did not run
-	NoAnswer   Reason = "no answer"           // Restart
-	Stopped    Reason = "stopped (state T)"   // Restart
-	Frozen     Reason = "frozen (cgroup)"     // Restart
-	Leak       Reason = "past a limit"        // Restart, not forced
-	Ordered    Reason = "ordered"             // PauseKind, ResumeKind
-	TimeOver   Reason = "its time is over"    // ResumeKind
-	DiskLow    Reason = "disk nearly full"    // Warn
-	ClockSkew  Reason = "clock skew"          // Warn
-	Dependency Reason = "dependency is sick"  // Hold
-	BackingOff Reason = "backing off"         // Hold
-	BudgetUsed Reason = "budget spent"        // Hold
-	Paused     Reason = "paused"              // Hold
-	Blind      Reason = "supervisor silent"   // Hold: the process is not known
-	Busy       Reason = "another restart"     // Hold: one at a time on a host
-	Refused    Reason = "not permitted"       // Hold: Config.Permit said no
+	NotRunning Reason = "not running"          // None: its supervisor's business
+	Starting   Reason = "starting"             // None: fails probes within its grace
+	Doubt      Reason = "in doubt"             // None: fails, not yet often enough
+	Asleep     Reason = "watchdog was asleep"  // None: this very process did not run
+	NoAnswer   Reason = "no answer"            // Restart
+	Stopped    Reason = "stopped (state T)"    // Restart
+	Frozen     Reason = "frozen (cgroup)"      // Restart
+	Leak       Reason = "past a limit"         // Restart, not forced
+	Ordered    Reason = "ordered"              // PauseKind, ResumeKind
+	TimeOver   Reason = "its time is over"     // ResumeKind
+	DiskLow    Reason = "disk nearly full"     // Warn
+	ClockSkew  Reason = "clock skew"           // Warn
+	Dependency Reason = "dependency is sick"   // Hold
+	BackingOff Reason = "backing off"          // Hold
+	BudgetUsed Reason = "budget spent"         // Hold
+	Paused     Reason = "paused"               // Hold
+	Blind      Reason = "supervisor silent"    // Hold: the process is not known
+	Busy       Reason = "another restart"      // Hold: one at a time on a host
+	Refused    Reason = "not permitted"        // Hold: Config.Permit said no
+	Crashing   Reason = "ends again and again" // Hold: its supervisor starts it, and that does not help
 )
 
 // Action is a decision with its reason.
@@ -68,6 +69,9 @@ func Decide(p Policy, h History, now time.Time) Action {
 		return Action{Hold, Blind, ""}
 	}
 	if h.PID == 0 {
+		if h.crashing(p, now) {
+			return crash(h)
+		}
 		return Action{None, NotRunning, ""}
 	}
 	var wrong Action
@@ -79,7 +83,7 @@ func Decide(p Policy, h History, now time.Time) Action {
 	case h.leaks(p, now):
 		wrong = Action{Restart, Leak, fmt.Sprintf("%s for %v", h.Over, p.LeakHold)}
 	default:
-		return mild(p, h)
+		return mild(p, h, now)
 	}
 	if h.Paused {
 		return Action{Hold, Paused, string(wrong.Reason)}
@@ -96,13 +100,25 @@ func Decide(p Policy, h History, now time.Time) Action {
 	return wrong
 }
 
+// crash is the decision about a unit whose processes end one after the other: its
+// supervisor restarts it already.
+func crash(h History) Action {
+	if h.Paused {
+		return Action{Hold, Paused, string(Crashing)}
+	}
+	span := h.Ends[len(h.Ends)-1].Sub(h.Ends[0]).Round(time.Second)
+	return Action{Hold, Crashing, fmt.Sprintf("%d ends within %v", len(h.Ends), span)}
+}
+
 // mild is the decision where too little is wrong for a restart.
-func mild(p Policy, h History) Action {
+func mild(p Policy, h History, now time.Time) Action {
 	switch {
 	case h.Asleep:
 		return Action{None, Asleep, ""}
 	case h.Failing && h.Sick != "":
 		return Action{Hold, Dependency, h.Sick}
+	case h.crashing(p, now):
+		return crash(h)
 	case h.Stops > 0:
 		return Action{None, Doubt, fmt.Sprintf("stopped, %d of %d", h.Stops, p.Fall)}
 	case h.Fails > 0:

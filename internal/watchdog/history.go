@@ -1,6 +1,9 @@
 package watchdog
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Observation is what one round saw of one unit.
 type Observation struct {
@@ -14,6 +17,9 @@ type Observation struct {
 	Late    bool      // the round came much too late: this process did not run
 	Sampled bool      // what the process uses was measured in this round
 	Over    string    // with Sampled: what is past its limit, for people; empty: nothing
+	Off     bool      // stopped, and not to be started by its supervisor
+	Again   int       // how often its supervisor has started it again
+	Excused bool      // a dependency is sick without which its process may end
 }
 
 // History is what was seen of one unit, as far as Decide needs it. The zero
@@ -31,6 +37,9 @@ type History struct {
 	Sick     string      // the dependency that was sick at the last round
 	Asleep   bool        // the last round came too late to count
 	Restarts []time.Time // by the watchdog, oldest first; outlive the process
+	Ends     []time.Time // of processes by themselves, the last Policy.Budget within the window; outlive the process
+	Again    int         // Observation's, at the last look
+	Counted  bool        // Again is known
 
 	StopReason Reason    // of Stops
 	Over       string    // what was past its limit at the last measurement
@@ -44,8 +53,12 @@ func (h History) Observe(p Policy, grace time.Duration, o Observation) History {
 	if o.Blind {
 		return h
 	}
+	h = h.ended(p, o)
 	if o.PID != h.PID {
-		h = History{Paused: h.Paused, Restarts: h.Restarts, PID: o.PID, Since: o.Since}
+		h = History{
+			Paused: h.Paused, Restarts: h.Restarts, Ends: h.Ends, Again: h.Again, Counted: h.Counted,
+			PID: o.PID, Since: o.Since,
+		}
 		if h.Since.IsZero() {
 			h.Since = o.At
 		}
@@ -84,6 +97,30 @@ func (h History) Observe(p Policy, grace time.Duration, o Observation) History {
 	return h
 }
 
+// ended counts the processes that ended by themselves. Who stops the unit ends the
+// count.
+func (h History) ended(p Policy, o Observation) History {
+	more, known := o.Again-h.Again, h.Counted
+	h.Again, h.Counted = o.Again, true
+	if o.Off || o.Excused {
+		h.Ends = nil
+		return h
+	}
+	ends := within(h.Ends, p.Window, o.At)
+	if known && more > 0 {
+		ends = append(ends, slices.Repeat([]time.Time{o.At}, min(more, p.Budget))...)
+	}
+	h.Ends = ends[max(0, len(ends)-p.Budget):]
+	return h
+}
+
+// crashing reports whether its processes end as often as a budget of restarts
+// allows, and none has lived and answered for a grace since.
+func (h History) crashing(p Policy, now time.Time) bool {
+	settled := h.PID != 0 && h.Answered && now.Sub(h.Since) >= p.Grace
+	return !settled && len(within(h.Ends, p.Window, now)) >= p.Budget
+}
+
 // measured takes what is past its limit. Only an unbroken row of measurements
 // counts, and none while a dependency is sick: requests that wait for it pile up.
 func (h History) measured(o Observation) History {
@@ -110,14 +147,19 @@ func (h History) leaks(p Policy, now time.Time) bool {
 // Restarted returns the history after a restart was begun at now.
 func (h History) Restarted(p Policy, now time.Time) History {
 	h.Restarts = append(h.recent(p.Window, now), now)
+	h.Counted = false // a supervisor may count this one
 	return h
 }
 
 // recent returns the restarts of the last window. Times that lie in the future,
 // after the clock was set back, are left out: they would count for ever.
 func (h History) recent(window time.Duration, now time.Time) []time.Time {
+	return within(h.Restarts, window, now)
+}
+
+func within(times []time.Time, window time.Duration, now time.Time) []time.Time {
 	var out []time.Time
-	for _, t := range h.Restarts {
+	for _, t := range times {
 		if !t.After(now) && now.Sub(t) < window {
 			out = append(out, t)
 		}

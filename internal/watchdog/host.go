@@ -63,7 +63,7 @@ func (m Mark) Next(p MarkPolicy, vital map[string]bool, units []TargetStatus, no
 
 // beyondHelp reports whether the watchdog has done what it can.
 func beyondHelp(a Action) bool {
-	return a.Kind == Hold && (a.Reason == BudgetUsed || a.Reason == Blind)
+	return a.Kind == Hold && (a.Reason == BudgetUsed || a.Reason == Blind || a.Reason == Crashing)
 }
 
 // since keeps the first moment of something that goes on.

@@ -17,6 +17,7 @@ func TestMark(t *testing.T) {
 	}{
 		"budget spent":           {unit("kube-apiserver", Hold, BudgetUsed), true},
 		"supervisor silent":      {unit("kube-apiserver", Hold, Blind), true},
+		"ends again and again":   {unit("kube-apiserver", Hold, Crashing), true},
 		"a sick dependency":      {unit("kube-apiserver", Hold, Dependency), false},
 		"paused":                 {unit("kube-apiserver", Hold, Paused), false},
 		"not permitted":          {unit("kube-apiserver", Hold, Refused), false},

@@ -126,10 +126,23 @@ var mutants = map[string]struct {
 			return a
 		}
 	}},
-	"pause is ignored":                       {"paused", func(w *Watchdog) { w.decide = unpaused }},
-	"no permit is asked for":                 {"not-permitted", func(w *Watchdog) { w.cfg.Permit = nil }},
-	"two restarts at once":                   {"one-at-a-time", observing(nil)},
-	"a process that ended is restarted":      {"ended-process", func(w *Watchdog) { w.decide = alwaysThere }},
+	"pause is ignored":                    {"paused", func(w *Watchdog) { w.decide = unpaused }},
+	"no permit is asked for":              {"not-permitted", func(w *Watchdog) { w.cfg.Permit = nil }},
+	"two restarts at once":                {"one-at-a-time", observing(nil)},
+	"a process that ended is restarted":   {"ended-process", func(w *Watchdog) { w.decide = alwaysThere }},
+	"ends are not counted":                {"crash-loop", observing(func(_ *History, o *Observation) { o.Again = 0 })},
+	"a moment's answer ends a crash loop": {"crash-loop", func(w *Watchdog) { w.cfg.Policy.Grace = 1 }},
+	"ends before a stop count":            {"crash-loop", observing(func(_ *History, o *Observation) { o.Off = false })},
+	"an end for want of etcd counts":      {"crash-sick-etcd", observing(func(_ *History, o *Observation) { o.Excused = false })},
+	"a crash loop excuses a hang": {"crash-sick-etcd", func(w *Watchdog) {
+		decide := w.decide
+		w.decide = func(p Policy, h History, now time.Time) Action {
+			if h.crashing(p, now) {
+				return crash(h)
+			}
+			return decide(p, h, now)
+		}
+	}},
 	"a late round counts":                    {"watchdog-asleep", observing(func(_ *History, o *Observation) { o.Late = false })},
 	"a silent supervisor means no processes": {"silent-supervisor", observing(func(_ *History, o *Observation) { o.Blind = false })},
 }

@@ -24,7 +24,8 @@ import (
 //
 //	policy fall=3 rise=2 grace=30s budget=5 window=10m backoff=10s
 //	target kube-apiserver needs=etcd grace=20s
-//	t=0s   process kube-apiserver pid=10     none: no process; stopped: state T; frozen; runs: no longer
+//	t=0s   process kube-apiserver pid=10     none: no process; off: stopped on purpose; stopped: state T; frozen; runs: no
+//	                                         longer; ended [N]: its supervisor starts it (N times since)
 //	t=40s  probe kube-apiserver timeout      or ok, error, stuck (ignores its deadline)
 //	t=50s  dependency etcd sick              or well
 //	t=60s  restart kube-apiserver fails      how restarts go from now on: works (new pid, answers), still (new pid, still
@@ -121,6 +122,8 @@ func (s *scenario) line(f []string) error {
 			s.policy.Backoff.Max, err = d, derr
 		case "target grace":
 			t.Grace, err = d, derr
+		case "target fatal":
+			t.Fatal = append(t.Fatal, v)
 		case "target needs":
 			t.Needs = append(t.Needs, v)
 			if !slices.Contains(s.deps, v) {
@@ -269,6 +272,17 @@ func (w *world) apply(dog *Watchdog, e event) error {
 	switch e.verb + " " + arg(1) {
 	case "process none":
 		delete(w.procs, arg(0))
+	case "process off":
+		w.procs[arg(0)] = Process{Off: true}
+	case "process ended":
+		n := 1
+		if arg(2) != "" {
+			var err error
+			if n, err = strconv.Atoi(arg(2)); err != nil {
+				return err
+			}
+		}
+		w.procs[arg(0)] = Process{Again: w.procs[arg(0)].Again + n}
 	case "process stopped":
 		w.stopped[w.procs[arg(0)].PID] = Stopped
 	case "process frozen":
@@ -308,7 +322,7 @@ func (w *world) apply(dog *Watchdog, e event) error {
 		if e.verb != "process" || !ok || err != nil {
 			return fmt.Errorf("unknown event %v", e)
 		}
-		w.procs[arg(0)] = Process{PID: n, Since: time.Now()}
+		w.procs[arg(0)] = Process{PID: n, Since: time.Now(), Again: w.procs[arg(0)].Again}
 	}
 	return nil
 }

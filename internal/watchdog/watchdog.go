@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,10 @@ import (
 type Process struct {
 	PID   int       // 0: none runs, on purpose or while its supervisor starts it
 	Since time.Time // when it started or became active; zero: not known
+	Off   bool      // it is stopped, and its supervisor will not start it
+	// Again is how often its supervisor has started it again because it had ended by
+	// itself. It may begin anew at any time.
+	Again int
 }
 
 // Supervisor is what the watchdog needs of the one that runs the units.
@@ -39,6 +44,9 @@ type Target struct {
 	// Needs names the dependencies (Config.Dependencies) whose sickness excuses
 	// a failed probe. It does not excuse a stopped process.
 	Needs []string
+	// Fatal names those of Needs without which the process may end by itself, too:
+	// while one is sick its ends count for nothing.
+	Fatal []string
 	Grace time.Duration // as Policy.Grace; 0: that one
 	// Limits of what the main process may use; the zero value: none.
 	Limits Limits
@@ -149,7 +157,7 @@ func New(cfg Config) (*Watchdog, error) {
 			errs = append(errs, fmt.Errorf("watchdog: target %q: empty or given twice", t.Unit))
 		}
 		seen[t.Unit] = true
-		for _, n := range t.Needs {
+		for _, n := range slices.Concat(t.Needs, t.Fatal) {
 			if w.deps[n] == nil {
 				errs = append(errs, fmt.Errorf("watchdog: target %s needs %q, which is no dependency", t.Unit, n))
 			}
@@ -260,7 +268,9 @@ func (w *Watchdog) round(ctx context.Context, late bool) []*target {
 	var restart []*target
 	for i, t := range w.targets {
 		o := Observation{At: time.Now(), Late: late, Blind: procsErr != nil, Err: errs[i]}
-		if p := procs[t.Unit]; p.PID != 0 {
+		p := procs[t.Unit]
+		o.Off, o.Again = p.Off, p.Again
+		if p.PID != 0 {
 			o.PID, o.Since, o.Stopped = p.PID, p.Since, w.stopped(p.PID)
 			if sample {
 				u := w.usage(p.PID)
@@ -274,6 +284,7 @@ func (w *Watchdog) round(ctx context.Context, late bool) []*target {
 				o.Sick = n
 			}
 		}
+		o.Excused = slices.ContainsFunc(t.Fatal, func(n string) bool { return sick[n] != "" })
 		if w.judge(t, began, o) {
 			restart = append(restart, t)
 		}
