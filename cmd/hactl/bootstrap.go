@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -168,6 +169,9 @@ func hactlProgram() (string, error) {
 	return strings.TrimSuffix(self, " (deleted)"), nil
 }
 
+// spans are lengths of time: a finding that differs by them only is the same one.
+var spans = regexp.MustCompile(`\b[0-9][0-9.]*(ns|µs|ms|h|m|s)[0-9hms.]*\b`)
+
 // bootstrapPreflight checks the machine before anything is changed, and looks at
 // what it found again once the others are known.
 func bootstrapPreflight(e *env, hactl, podmaster string, ignore []string) func(context.Context, bootstrap.Preflight) error {
@@ -195,8 +199,8 @@ func bootstrapPreflight(e *env, hactl, podmaster string, ignore []string) func(c
 		}
 		report := preflight.NewReport(*facts, ignore)
 		for _, f := range report.Findings {
-			if !said[f.Check+f.Problem] {
-				said[f.Check+f.Problem] = true
+			if key := f.Check + spans.ReplaceAllString(f.Problem, ""); !said[key] {
+				said[key] = true
 				fmt.Fprintf(e.stderr, "         %s %s: %s\n           cure: %s\n", f.Level, f.Check, f.Problem, f.Cure)
 			}
 		}

@@ -106,12 +106,12 @@ type journal struct {
 // leave or reset that was cut.
 func openJournal(l layout.Layout, command string) (*journal, Record, error) {
 	j := &journal{path: JournalFile(l), Record: Record{Version: journalVersion, Command: command, Began: time.Now().UTC()}}
-	if err := os.MkdirAll(l.State(), 0o700); err != nil {
-		return nil, Record{}, err
+	err := os.MkdirAll(l.State(), 0o700)
+	if err == nil {
+		j.lock, err = os.OpenFile(filepath.Join(l.State(), "bootstrap.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	}
-	var err error
-	if j.lock, err = os.OpenFile(filepath.Join(l.State(), "bootstrap.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600); err != nil {
-		return nil, Record{}, err
+	if err != nil {
+		return nil, Record{}, unwritten("journal", l.State(), err)
 	}
 	if err := syscall.Flock(int(j.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = j.lock.Close()
@@ -194,8 +194,22 @@ func (j *journal) write() error {
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(j.path, append(text, '\n'), 0o600); err != nil {
-		return fmt.Errorf("journal: %w", err)
+	return unwritten("journal", filepath.Dir(j.path), atomicfile.Write(j.path, append(text, '\n'), 0o600))
+}
+
+// unwritten gives the usual reasons why nothing can be written in dir their way out.
+func unwritten(what, dir string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	e := exitcode.Errorf(exitcode.Failed, "%s: %w", what, err)
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return e.WithHint("make room on the disk of %s (df -h %s); then the same command again", dir, dir)
+	case errors.Is(err, syscall.EROFS):
+		return e.WithHint("mount the disk of %s writable (dmesg | tail says why it is not); then the same command again", dir)
+	case errors.Is(err, fs.ErrPermission):
+		return e.WithHint("run it as root")
+	}
+	return e
 }

@@ -2,9 +2,12 @@ package bootstrap
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hactl/hactl/internal/exitcode"
@@ -118,5 +121,20 @@ func TestABadJournalIsTold(t *testing.T) {
 		if _, _, err := openJournal(l, CommandBootstrap); err == nil {
 			t.Errorf("%q was taken", text)
 		}
+	}
+}
+
+func TestWhatCannotBeWrittenHasAWayOut(t *testing.T) {
+	for cause, hint := range map[error]string{
+		syscall.ENOSPC: "make room", syscall.EDQUOT: "make room", syscall.EROFS: "writable", syscall.EACCES: "root", syscall.EIO: "",
+	} {
+		var coded *exitcode.Error
+		err := unwritten("journal", "/var/lib/hactl", fmt.Errorf("write: %w", cause))
+		if !errors.As(err, &coded) || coded.Code != exitcode.Failed || !errors.Is(err, cause) || !strings.Contains(coded.Hint, hint) || hint == "" && coded.Hint != "" {
+			t.Errorf("%v: %+v, want a hint with %q", cause, err, hint)
+		}
+	}
+	if err := unwritten("journal", "/var/lib/hactl", nil); err != nil {
+		t.Errorf("nothing went wrong: %v", err)
 	}
 }

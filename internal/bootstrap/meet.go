@@ -155,6 +155,13 @@ func (r *run) decide(ctx context.Context) (Next, error) {
 				return n, err
 			}
 			return n, r.check(ctx, seen)
+		}
+		// What only shows together, such as another clock, is told to each machine at
+		// once, not only to the one that would begin.
+		if err := r.check(ctx, seen); err != nil {
+			return n, err
+		}
+		switch {
 		case len(n.Differs) == 0:
 			differs = time.Time{}
 		case differs.IsZero():

@@ -25,6 +25,9 @@ const (
 	StepState = "state" // everything else
 )
 
+// ResetSteps lists the steps of reset in their order.
+func ResetSteps() []string { return []string{StepStop, StepUndo, StepKeys, StepState} }
+
 // ResetConfig is what Reset needs.
 type ResetConfig struct {
 	Config

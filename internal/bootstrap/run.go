@@ -161,7 +161,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		return &r.result, r.plan(ctx)
 	}
 	if err := cfg.Layout.MkdirAll(); err != nil {
-		return nil, err
+		return nil, unwritten("make the folders", cfg.Layout.State(), err)
 	}
 	j, last, err := openJournal(cfg.Layout, CommandBootstrap)
 	if err != nil {

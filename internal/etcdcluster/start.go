@@ -136,8 +136,12 @@ func (m *Member) prepare() (startPlan, error) {
 			WithHint("mend the file; without it nobody can tell what this machine is")
 	}
 	d, err := readData(m.cfg.DataDir)
-	if err != nil {
+	if errors.Is(err, ErrInUse) {
 		return startPlan{}, err
+	}
+	if err != nil {
+		return startPlan{}, exitcode.Errorf(exitcode.Failed, "etcd member %s: its data cannot be read: %w", m.cfg.Name, err).
+			WithHint("look at the disk; if the data are lost: hactl etcd member replace %s, on this machine, fetches them anew from the others", m.cfg.Name)
 	}
 	p, err := decideStart(m.cfg, in, d)
 	if err != nil {
