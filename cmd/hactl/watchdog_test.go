@@ -221,3 +221,64 @@ func (b *syncBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.b.String()
 }
+
+// What -o json prints is a contract (docs/watchdog.md).
+func TestWatchdogJSON(t *testing.T) {
+	at := func(s int) time.Time { return time.Date(2026, 11, 22, 12, 0, s, 0, time.UTC) }
+	hung := watchdog.Action{Kind: watchdog.Restart, Reason: watchdog.NoAnswer, Detail: "3 of 3"}
+	paused := watchdog.Pause{Since: at(1), Until: at(31), By: "root@m1"}
+	r := watchdogReport{
+		Watchdogs: []*api.WatchdogStatus{
+			{Master: "m1", Status: watchdog.Status{
+				Pauses: map[string]watchdog.Pause{"hactl-lb": paused},
+				Units: []watchdog.TargetStatus{
+					{Unit: "kube-apiserver", Action: hung, Since: at(9), PID: 812, Fails: 3, LastError: "context deadline exceeded", Restarts: []time.Time{at(2)}},
+					{Unit: "hactl-lb", Action: watchdog.Action{Kind: watchdog.None, Reason: watchdog.Healthy}, Since: at(0), PID: 700, Paused: true},
+				},
+				Sick: map[string]string{"etcd": "no linearizable read works"},
+				Decisions: []watchdog.Decision{
+					{At: at(9), Unit: "kube-apiserver", Action: hung, Error: "context deadline exceeded"},
+					{At: at(12), Unit: "kube-apiserver", Action: hung, Done: true, Took: 3 * time.Second},
+				},
+				Notices: []watchdog.NoticeStatus{{Name: "disk:/var/lib/hactl", Reason: watchdog.DiskLow, Detail: "3 % free", Since: at(4)}},
+			}},
+			{Master: "m2", Status: watchdog.Status{
+				Paused: true, Pauses: map[string]watchdog.Pause{"": {Since: at(5), By: "root@m1"}},
+				Units: []watchdog.TargetStatus{{Unit: "hactl-etcd", Action: watchdog.Action{Kind: watchdog.Hold, Reason: watchdog.Crashing, Detail: "5 ends within 4s"}, Since: at(6), Paused: true}},
+			}},
+		},
+		Unreachable: []silentAgent{{Master: "m3", Error: "connection refused"}},
+	}
+	var out strings.Builder
+	if err := printWatchdogs(&out, r, "json", at(20)); err != nil {
+		t.Fatal(err)
+	}
+	sameAsFile(t, "testdata/watchdog-status.json", out.String())
+}
+
+func TestEventsJSON(t *testing.T) {
+	const address = "127.203.4.12"
+	l := masterRoot(t, address)
+	writeConfig(t, l, address, 0)
+	at := time.Date(2026, 11, 22, 12, 0, 9, 123456789, time.UTC)
+	if err := event.Append(l.EventsFile(),
+		event.Event{Time: at, Master: "m1", Source: "watchdog", Unit: "kube-apiserver", Action: "restart", Reason: "no answer", Detail: "3 of 3: context deadline exceeded", Result: "begun"},
+		event.Event{Time: at.Add(3 * time.Second), Master: "m1", Source: "watchdog", Unit: "kube-apiserver", Action: "restart", Reason: "no answer", Detail: "3 of 3", Result: "ok", Took: 2.75},
+		event.Event{Time: at.Add(time.Minute), Master: "m1", Source: "supervisor", Unit: "hactl-lb", Action: "ended", Reason: "signal: killed"},
+	); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t.Context(), "events", "--root="+l.Root, "--since", "all", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameAsFile(t, "testdata/events.json", out)
+}
+
+func sameAsFile(t *testing.T, file, got string) {
+	t.Helper()
+	want, err := os.ReadFile(file)
+	if err != nil || got != string(want) {
+		t.Errorf("%s: %v: got\n%s\nwant\n%s", file, err, got, want)
+	}
+}

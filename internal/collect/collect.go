@@ -129,7 +129,7 @@ func fill(r *status.Report, i int, m config.Master, t inside) {
 	*master = status.Master{Name: m.Name, Address: m.Address, Agent: t.agent, ProcessesFrom: t.from}
 	if n := t.node; n != nil {
 		master.Processes, master.Certificates = n.Processes, n.Certificates
-		master.Peers, master.Watchdog = n.Peers, n.Watchdog
+		master.Peers, master.Watchdog, master.Rendezvous = n.Peers, n.Watchdog, n.Rendezvous
 		if n.Balancer != nil {
 			r.Balancers[i].Backends, r.Balancers[i].Connections = n.Balancer.Backends, n.Balancer.Connections
 		}

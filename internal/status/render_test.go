@@ -76,6 +76,9 @@ var states = []struct {
 		r.Masters[1].Processes[1] = Process{Name: "kube-apiserver", Active: "active", MainPID: 5, Restarts: 4, LastExit: "watchdog", Since: now.Add(-time.Minute)}
 		r.Masters[2].Watchdog.Targets[0] = WatchTarget{Name: "kube-apiserver", State: "failing", Held: true, Reason: "budget spent: 5 restarts in 10m"}
 	}, ""},
+	{"joining", 1, func(r *Report) {
+		r.Masters[0].Rendezvous = &Rendezvous{Why: "the token has expired"}
+	}, "wide json"},
 	{"skew", 3, func(r *Report) { r.Masters[1].Agent.Skew, r.Masters[2].Agent.Version = -1.25, "v0.2.0" }, ""},
 }
 
@@ -199,6 +202,7 @@ func TestSame(t *testing.T) {
 		"ready":    func(r *Report) { r.APIServers[0].Ready = No },
 		"agent":    func(r *Report) { loseAgent(r, 0) },
 		"watchdog": func(r *Report) { r.Masters[0].Watchdog.Targets[0].State = "failing" },
+		"joining":  func(r *Report) { r.Masters[0].Rendezvous = &Rendezvous{Open: true} },
 	} {
 		if Same(base, judged(change)) {
 			t.Errorf("a change of %s is the same", name)

@@ -21,6 +21,25 @@ func wide(b *strings.Builder, r *Report) {
 	certificateRows(b, r)
 	watchdogRows(b, r)
 	agentRows(b, r)
+	rendezvousRows(b, r)
+}
+
+func rendezvousRows(b *strings.Builder, r *Report) {
+	rows := [][]string{{"RENDEZVOUS", "OPEN", "WHY NOT"}}
+	for i := range r.Masters {
+		m := &r.Masters[i]
+		switch v := m.Rendezvous; {
+		case v == nil:
+		case v.Open:
+			rows = append(rows, []string{m.Name, "yes", "-"})
+		default:
+			rows = append(rows, []string{m.Name, "no", v.Why})
+		}
+	}
+	if len(rows) > 1 {
+		b.WriteByte('\n')
+		columns(b, rows)
+	}
 }
 
 func memberRows(b *strings.Builder, r *Report) {

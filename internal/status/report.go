@@ -110,6 +110,15 @@ type Master struct {
 	Certificates  []Certificate `json:"certificates"`
 	Peers         []Peer        `json:"peers"` // the masters as this one's agent sees them by gossip
 	Watchdog      *Watchdog     `json:"watchdog,omitempty"`
+	// Rendezvous says whether machines can join here; nil: nobody told.
+	Rendezvous *Rendezvous `json:"rendezvous,omitempty"`
+}
+
+// Rendezvous is the port of a master where new machines meet the cluster. It is open
+// while the token is good.
+type Rendezvous struct {
+	Open bool   `json:"open"`
+	Why  string `json:"why,omitempty"` // when it is not open
 }
 
 // Agent is what is known of a master's hactl agent.
@@ -192,6 +201,7 @@ type Node struct {
 	Certificates []Certificate `json:"certificates"`
 	Peers        []Peer        `json:"peers"`
 	Watchdog     *Watchdog     `json:"watchdog,omitempty"`
+	Rendezvous   *Rendezvous   `json:"rendezvous,omitempty"`
 	// Errors says, by section ("processes", "balancer", "certificates", "gossip",
 	// "watchdog"), why one is missing.
 	Errors map[string]string `json:"errors,omitempty"`

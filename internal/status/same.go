@@ -37,5 +37,5 @@ func sameMaster(a, b Master) bool {
 		slices.EqualFunc(a.Processes, b.Processes, func(x, y Process) bool {
 			return x.Name == y.Name && x.Active == y.Active && x.MainPID == y.MainPID && x.Restarts == y.Restarts
 		}) &&
-		reflect.DeepEqual(a.Watchdog, b.Watchdog)
+		reflect.DeepEqual(a.Watchdog, b.Watchdog) && reflect.DeepEqual(a.Rendezvous, b.Rendezvous)
 }
