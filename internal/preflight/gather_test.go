@@ -653,3 +653,29 @@ func insideOldCluster() (any, error) {
 	judgeOld(&f, &v)
 	return v.findings, nil
 }
+
+// A port whose holder lets go while it is looked for, as an agent does that begins
+// anew, is not taken.
+func TestAPortThatIsLetGoIsNotTaken(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil { // bound and not listening: no table has it
+		t.Fatal(err)
+	}
+	local, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := []PortUse{{Port: config.Port{Address: "127.0.0.1", Port: local.(*unix.SockaddrInet4).Port}, Net: "tcp"}}
+	if unknown := lookAtPorts(t.Context(), ports); !unknown || !ports[0].Taken {
+		t.Fatalf("a bound port: %+v", ports[0])
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	if unknown := lookAtPorts(t.Context(), ports); unknown || ports[0].Taken {
+		t.Errorf("a port that was let go: %+v", ports[0])
+	}
+}

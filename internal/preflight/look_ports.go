@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	"golang.org/x/sys/unix"
@@ -20,25 +21,53 @@ import (
 // taken.
 func lookPorts(ctx context.Context, c *config.Cluster, m config.Master) []PortUse {
 	var out []PortUse
-	taken := false
 	for _, p := range c.Ports(m) {
 		for _, network := range networks(p) {
-			u := PortUse{Port: p, Net: network}
-			u.Taken, u.Err = tryPort(network, p)
-			taken = taken || u.Taken
-			out = append(out, u)
+			out = append(out, PortUse{Port: p, Net: network})
 		}
 	}
-	if !taken {
-		return out
-	}
-	table, owners := boundSockets(), sockets()
-	for i := range out {
-		if out[i].Taken {
-			out[i].Holder = holder(ctx, out[i], table, owners)
+	// A holder that is not found may just have let go, or have begun anew, as an
+	// agent does that reads a new configuration: then it is looked at once more.
+	for range holderTries {
+		if unknown := lookAtPorts(ctx, out); !unknown {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return out
+		case <-time.After(holderPause):
 		}
 	}
 	return out
+}
+
+// How often, and after what pause, a taken port without a holder is tried again:
+// together longer than one of our own parts takes to restart.
+const (
+	holderTries = 6
+	holderPause = 250 * time.Millisecond
+)
+
+// lookAtPorts tries those of the ports whose holder is not known; it reports
+// whether one that is taken has none still.
+func lookAtPorts(ctx context.Context, ports []PortUse) (unknown bool) {
+	var table []bound
+	var owners map[string]int
+	for i := range ports {
+		u := &ports[i]
+		if u.Holder.PID != 0 {
+			continue
+		}
+		if u.Taken, u.Err = tryPort(u.Net, u.Port); !u.Taken {
+			continue
+		}
+		if table == nil {
+			table, owners = boundSockets(), sockets()
+		}
+		u.Holder = holder(ctx, *u, table, owners)
+		unknown = unknown || u.Holder.PID == 0
+	}
+	return unknown
 }
 
 // networks are what a port is used with: memberlist speaks both.
