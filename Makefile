@@ -61,11 +61,19 @@ faults: build kube ## faults on real processes, each once; HACTL_FAULT_REPEATS=5
 
 .PHONY: lab
 lab: build kube ## tests on systemd hosts (root, Debian packages)
+	@$(KUBEBIN) peers >/dev/null
+	@$(KUBEBIN) node >/dev/null
 	$(GO) test -tags lab -count=1 -timeout 60m -p 1 ./test/hosts/... ./test/faults/... ./test/masters/...
 
 .PHONY: masters
 masters: build kube ## hactl bootstrap on three systemd hosts: the short part of the lab (root, Debian packages)
 	$(GO) test -tags lab -count=1 -timeout 15m -run '^(TestThreeAtOnce|TestUnits)$$' ./test/masters
+
+.PHONY: kubelet
+kubelet: build kube ## a real kubelet and containerd on systemd hosts: the part of the lab that needs them (root, Debian packages)
+	@$(KUBEBIN) peers >/dev/null
+	@$(KUBEBIN) node >/dev/null
+	$(GO) test -tags lab -count=1 -timeout 40m -p 1 -run '^(TestKubelet|TestLabPod)$$' ./test/masters ./test/faults/lease
 
 .PHONY: vagrant
 vagrant: build kube ## three masters and a worker by Vagrant on LXC, for real, with the smoke test (root, Debian packages)

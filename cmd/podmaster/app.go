@@ -93,7 +93,7 @@ func flags() []cli.Flag {
 		num("priority", 0, "candidates with a higher one are preferred"),
 		yes("retry", true, "campaign again after a lost lease; else exit with code 10"),
 		yes("oneshot", false, "end with the command's exit, and with its status"),
-		dur("stop-grace", singleton.DefaultStopGrace, "from SIGTERM to SIGKILL when there is time"),
+		dur("stop-grace", singleton.DefaultStopGrace, "from SIGTERM to SIGKILL when there is time; manifest: how long its pod may take to stop (default 40s)"),
 		num("crash-budget", singleton.DefaultCrashBudget, "ends of the command within --crash-window that are answered by a restart; the next one hands over"),
 		dur("crash-window", singleton.DefaultCrashWindow, "see --crash-budget"),
 		str("health-url", "`URL` that says 2xx while the work is well; failing, it is restarted"),

@@ -195,6 +195,9 @@ func (o *options) mode(c *cli.Context) error {
 	o.source, o.dest, o.every = src, dst, c.Duration("sleep")
 	if o.source != "" {
 		o.lease.LockDelay = c.Duration("lock-delay")
+		if !c.IsSet("stop-grace") {
+			o.stopGrace = 0 // the manifest's own default
+		}
 		if o.every <= 0 || o.oneShot {
 			return errors.New("--sleep must be positive, and --oneshot is for commands")
 		}

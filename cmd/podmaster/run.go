@@ -162,7 +162,8 @@ func (p *podmaster) makeWork(ctx context.Context, e *env) error {
 	stopTime := p.elector.Config().StopTime
 	if o.source != "" {
 		cfg := singleton.ManifestConfig{
-			Source: o.source, Dest: o.dest, Every: o.every, Health: probe, StopTime: stopTime, Logger: o.log, Events: m.Events(),
+			Source: o.source, Dest: o.dest, Every: o.every, Health: probe, StopTime: stopTime, StopGrace: o.stopGrace,
+			Logger: o.log, Events: m.Events(),
 		}
 		var kubelet *singleton.Kubelet
 		if o.kubelet.URL != "" {

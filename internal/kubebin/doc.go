@@ -1,5 +1,5 @@
 // Package kubebin makes sure that the programs which hactl runs, and is tested
-// with, exist: the Kubernetes components, KWOK, stock etcd.
+// with, exist: the Kubernetes components, a kubelet, KWOK, stock etcd.
 //
 //	nested module (go.mod pins the version) ──go build──▶ <cache>/<set>/<version>-<key>/PROGRAM
 //

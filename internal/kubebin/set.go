@@ -34,6 +34,15 @@ type Program struct {
 // Kube is the set of Kubernetes components that kube/go.mod of the repository
 // at root pins.
 func Kube(root string) (Set, error) {
+	return kubernetes(root, "kube", "kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubectl")
+}
+
+// Node is what makes a machine a node, of the same release: a kubelet. Only the
+// lab's tests need it.
+func Node(root string) (Set, error) { return kubernetes(root, "node", "kubelet") }
+
+// kubernetes is a set of programs of the release that kube/go.mod pins.
+func kubernetes(root, name string, programs ...string) (Set, error) {
 	module := filepath.Join(root, "kube")
 	version, err := required(module, "k8s.io/kubernetes")
 	if err != nil {
@@ -55,16 +64,16 @@ func Kube(root string) (Set, error) {
 		}
 	}
 	set := Set{
-		Name: "kube", Module: module, Version: version,
+		Name: name, Module: module, Version: version,
 		// The release's tags for servers: no test hooks, no gRPC tracing (which
 		// keeps the linker from dropping dead code).
 		Tags:        "notest,grpcnotrace",
 		LDFlags:     strings.Join(ld, " "),
 		ReleasePath: "/VERSION/bin/OS/ARCH/PROGRAM",
 	}
-	for _, name := range []string{"kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubectl"} {
-		p := Program{Name: name, Package: "k8s.io/kubernetes/cmd/" + name, VersionArgs: []string{"--version"}}
-		if name == "kubectl" {
+	for _, program := range programs {
+		p := Program{Name: program, Package: "k8s.io/kubernetes/cmd/" + program, VersionArgs: []string{"--version"}}
+		if program == "kubectl" {
 			p.VersionArgs = []string{"version", "--client"}
 		}
 		set.Programs = append(set.Programs, p)

@@ -19,6 +19,7 @@ func TestTheRepositorysSets(t *testing.T) {
 		programs string
 	}{
 		{Kube, "kube-apiserver kube-scheduler kube-controller-manager kubectl"},
+		{Node, "kubelet"},
 		{KWOK, "kwok kwok-stages"},
 		{Peers, "etcd etcdctl etcdutl"},
 	} {

@@ -26,7 +26,9 @@ type KubeletConfig struct {
 	Insecure bool          // do not verify https; only for loopback addresses
 	Manifest string        // file with the pod, for its name and namespace
 	Timeout  time.Duration // of one question; default 1s
-	Settle   time.Duration // between the two looks that must agree; default 1s
+	// Settle is longer than kubelet answers from memory; see Stopped. Default 3.5s:
+	// kubelet's runtime cache is up to 3 s old.
+	Settle time.Duration
 }
 
 // Kubelet asks a kubelet.
@@ -60,7 +62,7 @@ func NewKubelet(cfg KubeletConfig) (*Kubelet, error) {
 		}
 	}
 	setDefault(&cfg.Timeout, time.Second)
-	setDefault(&cfg.Settle, time.Second)
+	setDefault(&cfg.Settle, 3500*time.Millisecond)
 	k := &Kubelet{cfg: cfg, client: &http.Client{Timeout: cfg.Timeout, Transport: &http.Transport{TLSClientConfig: tlsConfig, DisableKeepAlives: true, Proxy: nil}}}
 	k.name, k.namespace, err = podIn(cfg.Manifest)
 	return k, err
@@ -92,34 +94,59 @@ func podIn(file string) (name, namespace string, err error) {
 }
 
 // Stopped returns nil when kubelet neither wants the pod any more nor runs a
-// container of it, twice in a row.
+// container of it. It waits for the end of one that kubelet does not want any more,
+// until ctx ends.
 //
 // /pods alone does not say that: kubelet strikes a static pod off that list as soon
 // as its manifest is gone, and only then begins to stop the containers. /runningpods/
-// is what the container runtime has; kubelet offers it unless its debugging handlers
-// are off. Twice, since a manifest that came and went may be on its way between
-// kubelet's reading and its lists.
+// is what the container runtime had at most Settle ago; kubelet offers it unless its
+// debugging handlers are off. So a list without the pod counts only if it was made
+// after the pod was struck off: when it comes after one with the pod, or Settle
+// later. Else a pod whose manifest came and went would be taken for stopped while it
+// runs, by a list from before its start.
 func (k *Kubelet) Stopped(ctx context.Context) error {
-	if err := k.look(ctx); err != nil {
+	running, err := k.look(ctx)
+	if err != nil {
 		return err
 	}
-	if !sleep(ctx, k.cfg.Settle) {
-		return ctx.Err()
-	}
-	return k.look(ctx)
-}
-
-func (k *Kubelet) look(ctx context.Context) error {
-	for _, path := range []string{"/pods", "/runningpods/"} {
-		listed, err := k.listed(ctx, path)
-		if err != nil {
-			return fmt.Errorf("kubelet %s: %w", path, err)
+	if running == "" {
+		if !sleep(ctx, k.cfg.Settle) {
+			return ctx.Err()
 		}
-		if listed != "" {
-			return fmt.Errorf("kubelet %s still has %s", path, listed)
+		if running, err = k.look(ctx); err != nil {
+			return err
+		}
+	}
+	for running != "" {
+		still := fmt.Errorf("kubelet /runningpods/ still has %s", running)
+		if !sleep(ctx, 100*time.Millisecond) {
+			return still
+		}
+		running, err = k.look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return still
+		case err != nil:
+			return err
 		}
 	}
 	return nil
+}
+
+// look returns the pod's name in the list of those that run, or empty. It errs
+// while kubelet wants the pod, or does not say.
+func (k *Kubelet) look(ctx context.Context) (running string, err error) {
+	wanted, err := k.listed(ctx, "/pods")
+	if err != nil {
+		return "", fmt.Errorf("kubelet /pods: %w", err)
+	}
+	if wanted != "" {
+		return "", fmt.Errorf("kubelet /pods still has %s", wanted)
+	}
+	if running, err = k.listed(ctx, "/runningpods/"); err != nil {
+		return "", fmt.Errorf("kubelet /runningpods/: %w", err)
+	}
+	return running, nil
 }
 
 // maxPods bounds what is read of an answer.

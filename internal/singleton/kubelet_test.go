@@ -24,8 +24,8 @@ type kubeletServer struct {
 	mu            sync.Mutex
 	pods, running []string // NAMESPACE/NAME
 	noDebugging   bool
-	arrives       string // is running from the third question on
-	asked         int
+	runs          func(n int) []string // instead of running, at the nth question for it
+	asked         int                  // for what runs
 }
 
 func newKubeletServer(t *testing.T) *kubeletServer {
@@ -34,9 +34,6 @@ func newKubeletServer(t *testing.T) *kubeletServer {
 	k.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if k.asked++; k.asked > 2 && k.arrives != "" {
-			k.running = []string{k.arrives}
-		}
 		var list []string
 		switch r.URL.Path {
 		case "/pods":
@@ -46,7 +43,10 @@ func newKubeletServer(t *testing.T) *kubeletServer {
 				http.Error(w, "Debug endpoints are disabled.", http.StatusMethodNotAllowed)
 				return
 			}
-			list = k.running
+			k.asked++
+			if list = k.running; k.runs != nil {
+				list = k.runs(k.asked)
+			}
 		default:
 			http.NotFound(w, r)
 			return
@@ -71,6 +71,15 @@ func (k *kubeletServer) set(pods, running []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.pods, k.running = pods, running
+}
+
+// script sets what runs at the nth question from now on, and returns how many there
+// were before.
+func (k *kubeletServer) script(runs func(n int) []string) (asked int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	asked, k.asked, k.runs = k.asked, 0, runs
+	return asked
 }
 
 const schedulerPod = "apiVersion: v1\nkind: Pod\nmetadata: {name: kube-scheduler, namespace: kube-system}\nspec: {}\n"
@@ -106,12 +115,21 @@ func TestKubeletConfirms(t *testing.T) {
 		"one that may be it": {nil, []string{"kube-system/kube-scheduler-x-y"}, "still has"},
 	} {
 		server.set(c.pods, c.running)
-		err := k.Stopped(t.Context())
+		ctx, cancel := context.WithCancel(t.Context())
+		server.script(func(n int) []string {
+			if n == 3 {
+				cancel()
+			}
+			return c.running
+		})
+		err := k.Stopped(ctx)
+		cancel()
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
 	server.set(nil, nil)
+	server.script(nil)
 	server.mu.Lock()
 	server.noDebugging = true
 	server.mu.Unlock()
@@ -124,15 +142,36 @@ func TestKubeletConfirms(t *testing.T) {
 	}
 }
 
-func TestKubeletLooksTwice(t *testing.T) {
+// Kubelet answers from memory: a list from before the pod's start does not say that
+// it stopped; the next one after one with the pod does.
+func TestKubeletsListsAreOld(t *testing.T) {
 	server := newKubeletServer(t)
-	k, err := NewKubelet(KubeletConfig{URL: server.URL, CAFile: server.ca, Manifest: manifestFile(t, schedulerPod), Settle: time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server.arrives = "kube-system/kube-scheduler-m1" // it was on its way
-	if err := k.Stopped(t.Context()); err == nil {
-		t.Error("confirmed at the first look")
+	manifest := manifestFile(t, schedulerPod)
+	const pod = "kube-system/kube-scheduler-m1"
+	for name, c := range map[string]struct {
+		settle time.Duration
+		runs   []string // at each question; empty: none
+	}{
+		"a list from before its start":  {time.Millisecond, []string{"", pod, pod, ""}},
+		"it runs, and then it does not": {time.Hour, []string{pod, pod, ""}},
+		"two lists without it":          {time.Millisecond, []string{"", ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, err := NewKubelet(KubeletConfig{URL: server.URL, CAFile: server.ca, Manifest: manifest, Settle: c.settle})
+			if err != nil {
+				t.Fatal(err)
+			}
+			server.script(func(n int) []string {
+				if n > len(c.runs) || c.runs[n-1] == "" {
+					return nil
+				}
+				return c.runs[n-1 : n]
+			})
+			err = k.Stopped(t.Context())
+			if asked := server.script(nil); err != nil || asked != len(c.runs) {
+				t.Errorf("%v after %d lists, want nil after %d", err, asked, len(c.runs))
+			}
+		})
 	}
 }
 

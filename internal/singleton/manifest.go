@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hactl/hactl/internal/atomicfile"
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/logging"
@@ -33,7 +35,8 @@ type ManifestConfig struct {
 	// confirmed, and a successor waits for the lock delay.
 	Stopped func(ctx context.Context) error
 	// StopGrace is how long Stopped may take to say so when the term ends in
-	// order; renewals go on meanwhile. Default 40s: kubelet's own grace is 30s.
+	// order; renewals go on meanwhile. Default 40s: a pod's grace is 30s unless its
+	// manifest says otherwise.
 	StopGrace time.Duration
 	Health    *Health       // of the pod; failing, the term is handed over. nil: none
 	StopTime  time.Duration // the lease's
@@ -79,7 +82,20 @@ func NewManifest(cfg ManifestConfig) (*Manifest, error) {
 		cfg.Logger = logging.Discard()
 	}
 	cfg.Source, cfg.Dest = src, dst
+	if dir := filepath.Dir(dst); !volatile(dir) {
+		cfg.Logger.Warn("a power cut leaves the manifest, and kubelet starts its pod at the next boot before podmaster can take it away",
+			"path", dst, "hint", "a staticPodPath below /run, and tmpfiles.d to make it")
+	}
 	return &Manifest{cfg: cfg}, nil
+}
+
+// volatile tells whether what is in dir goes with the power.
+func volatile(dir string) bool {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return false
+	}
+	return fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
 }
 
 // writable tries to make a file in dir. Its name begins with a dot: kubelet does

@@ -182,6 +182,16 @@ func TestGuardRemovesTheManifest(t *testing.T) {
 	}
 }
 
+// Only a folder that a boot finds empty keeps kubelet from starting what a power
+// cut has left.
+func TestVolatile(t *testing.T) {
+	for dir, want := range map[string]bool{"/dev/shm": true, "/proc": false, "/none": false} {
+		if got := volatile(dir); got != want {
+			t.Errorf("%s: %v", dir, got)
+		}
+	}
+}
+
 func TestCleanAtTheStart(t *testing.T) {
 	dir := t.TempDir()
 	src, dst := filepath.Join(dir, "src"), filepath.Join(dir, "dst")

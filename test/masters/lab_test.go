@@ -39,6 +39,12 @@ type masters struct {
 // up brings up n hosts with the programs and one token, and no configuration.
 func up(t *testing.T, n int) *masters {
 	t.Helper()
+	return upWith(t, hosts.Config{Hosts: n})
+}
+
+// upWith is up with more than the programs.
+func upWith(t *testing.T, cfg hosts.Config) *masters {
+	t.Helper()
 	bin, err := filepath.Abs(filepath.Join("..", "..", "bin"))
 	if err != nil {
 		t.Fatal(err)
@@ -47,9 +53,8 @@ func up(t *testing.T, n int) *masters {
 	if err != nil {
 		t.Fatalf("%v: run `make build kube` first", err)
 	}
-	lab, err := hosts.Up(t.Context(), hosts.Config{Hosts: n, Binds: []hosts.Bind{
-		{Source: bin, Target: "/opt/hactl/bin"}, {Source: kube, Target: "/opt/hactl/kube"},
-	}})
+	cfg.Binds = append(cfg.Binds, hosts.Bind{Source: bin, Target: "/opt/hactl/bin"}, hosts.Bind{Source: kube, Target: "/opt/hactl/kube"})
+	lab, err := hosts.Up(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +82,7 @@ func up(t *testing.T, n int) *masters {
 func (m *masters) tellAll(t *testing.T, ctx context.Context) {
 	for _, h := range m.Hosts() {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		out, err := h.Exec(ctx, "sh", "-c", "systemctl list-units --no-pager --no-legend 'hactl*' 'kube*' 'podmaster*'; cat /var/lib/hactl/bootstrap.json; journalctl --no-pager -o short-precise -n 60 -u 'hactl*' -u kube-apiserver -u 'podmaster*'")
+		out, err := h.Exec(ctx, "sh", "-c", "systemctl list-units --no-pager --no-legend 'hactl*' 'kube*' 'podmaster*'; cat /var/lib/hactl/bootstrap.json; journalctl --no-pager -o short-precise -n 60 -u 'hactl*' -u kube-apiserver -u 'podmaster*' -u kubelet -u containerd")
 		cancel()
 		t.Logf("=== %s (%v)\n%s", h.Name(), err, out)
 	}

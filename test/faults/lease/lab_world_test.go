@@ -63,6 +63,12 @@ type labMode struct {
 
 func newLabWorld(t *testing.T, smallDisks bool) *labWorld {
 	t.Helper()
+	return newLabWorldOf(t, hosts.Config{Packages: []string{"strace"}}, smallDisks)
+}
+
+// newLabWorldOf is newLabWorld with other hosts.
+func newLabWorldOf(t *testing.T, cfg hosts.Config, smallDisks bool) *labWorld {
+	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	w := &labWorld{t: t, root: t, rng: rand.New(rand.NewPCG(seed, 1)), lock: newLockHistory()}
@@ -77,13 +83,12 @@ func newLabWorld(t *testing.T, smallDisks bool) *labWorld {
 		t.Fatal(err)
 	}
 	bin := w.programs(dir)
-	// Binds are read-only; the work's logs are not.
-	shared := []string{"--bind=" + w.shared + ":/shared"}
-	w.lab, err = hosts.Up(t.Context(), hosts.Config{Dir: labs, Packages: []string{"strace"}, NspawnArgs: shared, Binds: []hosts.Bind{
-		{Source: filepath.Join(bin, "podmaster"), Target: "/usr/local/bin/podmaster"},
-		{Source: filepath.Join(bin, "etcd"), Target: "/usr/local/bin/etcd"},
-		{Source: filepath.Join(bin, "work"), Target: "/usr/local/bin/work"},
-	}})
+	cfg.Dir = labs
+	cfg.Binds = append(cfg.Binds, hosts.Bind{Source: w.shared, Target: "/shared", Writable: true})
+	for _, name := range []string{"podmaster", "etcd", "work"} {
+		cfg.Binds = append(cfg.Binds, hosts.Bind{Source: filepath.Join(bin, name), Target: "/usr/local/bin/" + name})
+	}
+	w.lab, err = hosts.Up(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 // Command kubebin makes sure that a set of programs exists, and prints the
 // folder that holds it.
 //
-//	go run ./internal/kubebin/cmd/kubebin [--link PATH] [--where] [kube|kwok|peers]
+//	go run ./internal/kubebin/cmd/kubebin [--link PATH] [--where] [kube|node|kwok|peers]
 package main
 
 import (
@@ -30,10 +30,11 @@ const usage = `kubebin makes sure that a set of programs exists, and prints the 
 
   kubebin [FLAGS] [SET]
 
-SET is kube (the default: the Kubernetes components), kwok (nodes for tests) or
-peers (stock etcd). It is built from source once and kept in the cache.
+SET is kube (the default: the Kubernetes components), node (the kubelet of the
+same release, for tests), kwok (nodes that are none, for tests) or peers (stock
+etcd). It is built from source once and kept in the cache.
 
-  HACTL_KUBE_BIN=DIR           use the programs in DIR (HACTL_KWOK_BIN, HACTL_PEERS_BIN alike)
+  HACTL_KUBE_BIN=DIR           use the programs in DIR (HACTL_NODE_BIN and so on alike)
   KUBE=release                 download the official Kubernetes release instead
   HACTL_KUBE_RELEASE_URL=URL   from there (default https://dl.k8s.io/release)
   HACTL_CACHE=DIR              the cache (default: hactl in the user's cache folder)
@@ -95,11 +96,13 @@ func setNamed(name, root string) (kubebin.Set, error) {
 	switch name {
 	case "", "kube":
 		return kubebin.Kube(root)
+	case "node":
+		return kubebin.Node(root)
 	case "kwok":
 		return kubebin.KWOK(root)
 	case "peers":
 		return kubebin.Peers(root)
 	default:
-		return kubebin.Set{}, exitcode.Errorf(exitcode.Usage, "no set %q", name).WithHint("kube, kwok or peers")
+		return kubebin.Set{}, exitcode.Errorf(exitcode.Usage, "no set %q", name).WithHint("kube, node, kwok or peers")
 	}
 }
