@@ -151,6 +151,15 @@ func (w *podWorld) working() (*labHost, int64) {
 	return found, process
 }
 
+// lastLine is when h's pod last wrote.
+func (w *podWorld) lastLine(h *labHost) time.Duration {
+	recs := readLog(w.t, h.log)
+	if len(recs) == 0 {
+		return 0
+	}
+	return recs[len(recs)-1].at
+}
+
 // podFault is something that happens to the host that holds.
 type podFault struct {
 	name      string
@@ -239,6 +248,31 @@ func confirmedFaults() []podFault {
 			w.podGone(h)
 		}},
 		{name: "restart of podmaster", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "systemctl restart "+podmaster) }},
+		// Kubelet's list of what runs is then one from before it did.
+		{name: "clean stop of a pod that has just begun", renews: true, hit: func(w *podWorld, h *labHost) {
+			for range 3 {
+				other := w.hosts[0]
+				if other == h {
+					other = w.hosts[1]
+				}
+				w.sh(h, "systemctl restart --no-block "+podmaster)
+				testwait.For(w.t, "the first line of "+other.Name()+"'s pod", time.Minute, func() error {
+					if w.lastLine(other) <= w.lastLine(h) {
+						return errors.New("none")
+					}
+					return nil
+				})
+				w.sh(other, "systemctl stop --no-block "+podmaster)
+				w.stopped(other)
+				startPodmaster(w, other)
+				testwait.For(w.t, h.Name()+" to hold", time.Minute, func() error {
+					if now, _ := w.working(); now != h {
+						return errors.New(now.Name())
+					}
+					return nil
+				})
+			}
+		}},
 		{name: "kill the guard", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, `pkill -KILL -f "^/proc/self/exe __guard"`) }},
 		{name: "kill the pod's process", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "pkill -KILL -f '^/podwork work'") }},
 		{name: "the manifest changes", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "echo '# changed' >>"+podSource) }},
