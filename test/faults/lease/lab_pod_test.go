@@ -275,7 +275,9 @@ func confirmedFaults() []podFault {
 		}},
 		{name: "kill the guard", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, `pkill -KILL -f "^/proc/self/exe __guard"`) }},
 		{name: "kill the pod's process", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "pkill -KILL -f '^/podwork work'") }},
-		{name: "the manifest changes", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "echo '# changed' >>"+podSource) }},
+		{name: "the manifest changes", renews: true, hit: func(w *podWorld, h *labHost) {
+			w.sh(h, fmt.Sprintf(`sed -i 's/namespace: default.*/namespace: default, labels: {changed: "%d"}}/' %s`, w.rng.Uint32(), podSource))
+		}},
 		{name: "somebody takes the manifest away", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "rm "+podFolder+"/work.yaml") }},
 		{name: "restart of kubelet", keeps: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "systemctl restart kubelet"); w.wait(ttl) }},
 		{name: "restart of containerd", keeps: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "systemctl restart containerd"); w.wait(ttl) }},
