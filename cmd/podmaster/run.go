@@ -64,6 +64,7 @@ type podmaster struct {
 	work    singleton.Work
 	child   *singleton.Child // nil: the work is not a command
 	unit    *singleton.Unit  // nil: the work is not a unit
+	systemd *systemd.Manager // nil: the work is not a manifest, or we are no unit of systemd's
 	gate    *singleton.Gate
 	metrics net.Listener
 	gather  *prometheus.Registry
@@ -80,6 +81,9 @@ func (p *podmaster) close() {
 	}
 	if p.unit != nil {
 		p.unit.Close()
+	}
+	if p.systemd != nil {
+		p.systemd.Close()
 	}
 	if p.client != nil {
 		_ = p.client.Close()
@@ -173,6 +177,13 @@ func (p *podmaster) makeWork(ctx context.Context, e *env) error {
 			}
 		}
 		cfg.Stopped = singleton.Confirm(probe, kubelet)
+		if ownUnit() != "" {
+			var err error
+			if p.systemd, err = systemd.New(systemd.Config{Logger: o.log}); err != nil {
+				return err
+			}
+			cfg.Systemd = p.systemd
+		}
 		manifest, err := singleton.NewManifest(cfg)
 		p.work = manifest
 		return err

@@ -11,9 +11,10 @@
 // podmaster dies. It is the subreaper of what daemonizes. podmaster in turn is the
 // guard's, and the command dies with the guard.
 //
-// Unit and Manifest do the same for a systemd unit and for a static pod's manifest. A
-// unit's guard is in a unit of its own (docs/adr/0013); a manifest's only takes the file
-// away, and the pod's stop is confirmed by its port or by kubelet.
+// Unit and Manifest do the same for a systemd unit and for a static pod's manifest.
+// Their guard is in a unit of its own (docs/adr/0013), a manifest's where podmaster is
+// one of systemd's. That one only takes the file away, and the pod's stop is confirmed
+// by its port or by kubelet.
 //
 // What it does not do: keep a command from working that was frozen together with
 // podmaster and the guard (a host that slept) in the moment between the thaw and

@@ -3,6 +3,7 @@ package singleton
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,8 @@ import (
 	"github.com/hactl/hactl/internal/atomicfile"
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/logging"
+	"github.com/hactl/hactl/internal/process"
+	"github.com/hactl/hactl/internal/workload/systemd"
 )
 
 // The defaults of ManifestConfig.
@@ -41,6 +44,10 @@ type ManifestConfig struct {
 	Health    *Health       // of the pod; failing, the term is handed over. nil: none
 	StopTime  time.Duration // the lease's
 	Guard     []string      // see ChildConfig
+	// Systemd gives the guard a unit of its own, so that what freezes or kills ours
+	// does not reach it. nil: the guard is our child.
+	Systemd   *systemd.Manager
+	UnitGuard []string // with Systemd: see UnitConfig.Guard
 	Logger    *slog.Logger
 	Events    Events
 }
@@ -77,6 +84,13 @@ func NewManifest(cfg ManifestConfig) (*Manifest, error) {
 	setDefault(&cfg.StopTime, lease.DefaultStopTime)
 	if cfg.Guard == nil {
 		cfg.Guard = defaultGuard()
+	}
+	if cfg.UnitGuard == nil && cfg.Systemd != nil {
+		self, err := systemd.Executable()
+		if err != nil {
+			return nil, err
+		}
+		cfg.UnitGuard = []string{self, UnitGuardArg}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = logging.Discard()
@@ -118,17 +132,23 @@ func (m *Manifest) Clean(ctx context.Context) error { return m.remove(ctx) }
 func (m *Manifest) Lead(ctx context.Context, term *lease.Term) error {
 	margin := m.cfg.StopTime / 2
 	deadline, _ := term.Deadline()
-	g, err := startGuarded(ctx, m.cfg.Guard, guardOrder{Unlink: m.cfg.Dest}, deadline-margin, nil)
+	g, err := m.guard(ctx, deadline-margin)
 	if err != nil {
 		return errors.Join(&lease.Yield{Reason: err.Error()}, err)
 	}
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	go g.follow(watch, term, margin)
-	why := m.hold(ctx, watch, g)
+	why := m.hold(ctx, watch, term, g)
 	err = m.end(ctx, term)
 	g.close() // the guard ends, and removes the file once more
-	g.guard.Wait()
+	timer := time.NewTimer(m.cfg.StopTime)
+	defer timer.Stop()
+	select {
+	case <-g.gone:
+	case <-timer.C: // it hangs: at worst it removes a later term's file, which is then written again
+		m.cfg.Logger.Warn("the guard of the manifest does not end")
+	}
 	call(m.cfg.Events.Ended, why.Error())
 	if err != nil || errors.Is(why, errStopped) {
 		return err
@@ -136,9 +156,31 @@ func (m *Manifest) Lead(ctx context.Context, term *lease.Term) error {
 	return why
 }
 
+// guard starts the guard, in a unit of its own where that can be had.
+func (m *Manifest) guard(ctx context.Context, deadline time.Duration) (*guarded, error) {
+	first := guardOrder{Unlink: m.cfg.Dest}
+	if m.cfg.Systemd != nil {
+		g, err := armGuard(ctx, first, deadline, func(orders, reports *os.File) (*process.Process, error) {
+			return nil, m.cfg.Systemd.StartHelper(ctx, systemd.Helper{
+				Unit: "podmaster-guard-" + rand.Text()[:10], Text: "podmaster's guard of " + m.cfg.Dest,
+				Exec: m.cfg.UnitGuard, Stdin: orders, Stdout: reports,
+			})
+		})
+		if err == nil || ctx.Err() != nil {
+			return g, err
+		}
+		m.cfg.Logger.Warn("the manifest's guard has no unit of its own: what freezes podmaster's freezes it too", "err", err)
+	}
+	return startGuarded(ctx, m.cfg.Guard, first, deadline, nil)
+}
+
 // hold installs and refreshes the file until there is a reason to stop.
-func (m *Manifest) hold(ctx, watch context.Context, g *guarded) error {
-	if err := m.install(); err != nil {
+func (m *Manifest) hold(ctx, watch context.Context, term *lease.Term, g *guarded) error {
+	install := func() error {
+		deadline, _ := term.Deadline()
+		return m.install(deadline - m.cfg.StopTime/2)
+	}
+	if err := install(); err != nil {
 		return &lease.Yield{Reason: err.Error()}
 	}
 	m.cfg.Logger.Info("the manifest is installed", "path", m.cfg.Dest)
@@ -153,7 +195,7 @@ func (m *Manifest) hold(ctx, watch context.Context, g *guarded) error {
 		select {
 		case <-tick.C:
 			// A source that cannot be read for a moment is no reason to stop what runs.
-			if err := m.install(); err != nil {
+			if err := install(); err != nil {
 				m.cfg.Logger.Warn("the manifest cannot be refreshed", "err", err)
 			}
 		case err := <-sick:
@@ -186,9 +228,10 @@ func (m *Manifest) end(ctx context.Context, term *lease.Term) error {
 	return m.remove(wait)
 }
 
-// install writes the source's content to the destination if it is another one.
-// Temporary file and rename, mode 0600: a manifest may hold secrets.
-func (m *Manifest) install() error {
+// install writes the source's content to the destination if it is another one,
+// unless it is later than until: whoever was frozen must not write it again when he
+// goes on. Temporary file and rename, mode 0600: a manifest may hold secrets.
+func (m *Manifest) install(until time.Duration) error {
 	want, err := os.ReadFile(m.cfg.Source)
 	if err != nil {
 		return fmt.Errorf("read manifest: %w", err)
@@ -199,6 +242,9 @@ func (m *Manifest) install() error {
 		return nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read installed manifest: %w", err)
+	}
+	if (lease.Boottime{}).Now() >= until {
+		return errors.New("install manifest: the term has ended")
 	}
 	if err := atomicfile.Write(m.cfg.Dest, want, 0o600); err != nil {
 		return fmt.Errorf("install manifest: %w", err)

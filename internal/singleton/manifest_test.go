@@ -182,6 +182,29 @@ func TestGuardRemovesTheManifest(t *testing.T) {
 	}
 }
 
+// Who was frozen past the term's end must not write the file again.
+func TestManifestIsNotInstalledLate(t *testing.T) {
+	dir := t.TempDir()
+	src, dst := filepath.Join(dir, "src"), filepath.Join(dir, "dst")
+	if err := os.WriteFile(src, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := NewManifest(ManifestConfig{Source: src, Dest: dst})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := lease.Boottime{}.Now()
+	if err := m.install(now); err == nil {
+		t.Error("installed after the end")
+	}
+	if _, err := os.Stat(dst); !errors.Is(err, os.ErrNotExist) {
+		t.Error("written after the end")
+	}
+	if err := m.install(now + time.Hour); err != nil {
+		t.Error(err)
+	}
+}
+
 // Only a folder that a boot finds empty keeps kubelet from starting what a power
 // cut has left.
 func TestVolatile(t *testing.T) {

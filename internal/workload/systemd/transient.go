@@ -23,8 +23,11 @@ type Helper struct {
 }
 
 // StartHelper starts it, and returns when it runs.
-func (b *Bound) StartHelper(ctx context.Context, h Helper) error {
-	conn, err := b.m.bus(ctx)
+func (b *Bound) StartHelper(ctx context.Context, h Helper) error { return b.m.StartHelper(ctx, h) }
+
+// StartHelper starts it, and returns when it runs.
+func (m *Manager) StartHelper(ctx context.Context, h Helper) error {
+	conn, err := m.bus(ctx)
 	if err != nil {
 		return err
 	}

@@ -273,7 +273,7 @@ func confirmedFaults() []podFault {
 				})
 			}
 		}},
-		{name: "kill the guard", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, `pkill -KILL -f "^/proc/self/exe __guard"`) }},
+		{name: "kill the guard", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "systemctl kill -s KILL 'podmaster-guard-*'") }},
 		{name: "kill the pod's process", renews: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "pkill -KILL -f '^/podwork work'") }},
 		{name: "the manifest changes", renews: true, hit: func(w *podWorld, h *labHost) {
 			w.sh(h, fmt.Sprintf(`sed -i 's/namespace: default.*/namespace: default, labels: {changed: "%d"}}/' %s`, w.rng.Uint32(), podSource))
@@ -313,7 +313,7 @@ func unconfirmedFaults() []podFault {
 	}
 	return []podFault{
 		{name: "kill podmaster", renews: true, unconfirmed: true, hit: plain(signalMain("KILL"))},
-		{name: "kill podmaster and guard", renews: true, unconfirmed: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "systemctl kill -s KILL "+podmaster) }},
+		{name: "kill podmaster and guard", renews: true, unconfirmed: true, hit: func(w *podWorld, h *labHost) { w.sh(h, "systemctl kill -s KILL 'podmaster-guard-*' "+podmaster) }},
 		{name: "freeze podmaster", renews: true, unconfirmed: true, hit: plain(signalMain("STOP"))},
 		{name: "freeze podmaster's whole unit", renews: true, unconfirmed: true, hit: plain(freezeUnit)},
 		{name: "cut from etcd", moves: true, unconfirmed: true, hit: plain(cutFromOthers), mend: plain(heal)},

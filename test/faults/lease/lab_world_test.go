@@ -287,7 +287,8 @@ func (w *labWorld) setUp(m labMode) {
 			conf += fmt.Sprintf("command: [env, %q, /usr/local/bin/work]\n", spec)
 		}
 		w.write(h, "/etc/hactl/podmaster/work.yaml", conf)
-		w.write(h, "/etc/systemd/system/podmaster@.service", shipped(w.t)+"\n[Service]\n"+m.own)
+		// 20s: a frozen unit's ExecStopPost= is frozen, too, and holds its restart up for so long.
+		w.write(h, "/etc/systemd/system/podmaster@.service", shipped(w.t)+"\n[Service]\nTimeoutStopSec=20s\n"+m.own)
 		// Restart=always: that podmaster's drop-in keeps systemd from it is part of the test.
 		w.write(h, "/etc/systemd/system/work.service", "[Service]\nExecStart=/usr/local/bin/work\nRestart=always\nRestartSec=10ms\nEnvironment=\""+spec+"\"\n"+m.more)
 		w.sh(h, "systemctl daemon-reload && systemctl enable -q "+podmaster+" && systemctl start "+podmaster)
