@@ -141,13 +141,10 @@ func (m *Manifest) Lead(ctx context.Context, term *lease.Term) error {
 	go g.follow(watch, term, margin)
 	why := m.hold(ctx, watch, term, g)
 	err = m.end(ctx, term)
-	g.close() // the guard ends, and removes the file once more
-	timer := time.NewTimer(m.cfg.StopTime)
-	defer timer.Stop()
-	select {
-	case <-g.gone:
-	case <-timer.C: // it hangs: at worst it removes a later term's file, which is then written again
-		m.cfg.Logger.Warn("the guard of the manifest does not end")
+	// The guard ends, and removes the file once more. One in a unit of its own that
+	// hangs may remove a later term's file, which is then written again.
+	if err := g.finish(m.cfg.StopTime / 4); err != nil {
+		m.cfg.Logger.Warn("the guard of the manifest does not end", "err", err)
 	}
 	call(m.cfg.Events.Ended, why.Error())
 	if err != nil || errors.Is(why, errStopped) {
