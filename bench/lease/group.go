@@ -61,21 +61,41 @@ func (s *scene) newGroup(ctx context.Context, who string, size, first int, args 
 	g := &group{s: s, who: who, key: fmt.Sprintf("bench%d", s.runs), args: args, cand: make([]*process.Process, size)}
 	s.groups = append(s.groups, g)
 	s.mu.Unlock()
-	g.log = filepath.Join(s.dir, g.key)
+	return g, g.begin(ctx, first)
+}
+
+// begin starts the candidates, first the one on host first.
+func (g *group) begin(ctx context.Context, first int) error {
+	g.log, g.tails = filepath.Join(g.s.dir, g.key), nil
+	size := len(g.cand)
 	for i := range size {
 		g.tails = append(g.tails, &history.Tail{Name: g.history(i)})
 	}
 	for i := range size {
 		if err := g.start((first + i) % size); err != nil {
-			return nil, err
+			return err
 		}
 		if i == 0 {
 			if err := until(ctx, "the work to begin", func() error { _, err := g.last(); return err }); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return g, g.mend(ctx)
+	return g.mend(ctx)
+}
+
+// again ends a group that came to no order by itself, and starts it with another key.
+func (g *group) again(ctx context.Context, why error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	g.s.progress.say("a group of %s begins anew: %v", g.who, why)
+	g.stop()
+	g.s.mu.Lock()
+	g.s.runs++
+	g.key = fmt.Sprintf("bench%d", g.s.runs)
+	g.s.mu.Unlock()
+	return g.begin(ctx, 0)
 }
 
 func (g *group) history(i int) string { return fmt.Sprintf("%s.history%d", g.log, i) }
@@ -88,9 +108,14 @@ func (g *group) start(i int) error {
 	eps := strings.Join(endpoints(i%hosts), ",")
 	args := []string{"--etcd-servers", eps, "--key", g.key, "--whoami", name(i), "--log-level", "error", "--history", g.history(i)}
 	args = append(append(args, g.args...), "--", self, workArg, g.log)
-	cfg := process.Config{Path: g.s.o.podmaster, KeepGroup: true, Args: args, Stderr: os.Stderr}
+	log, err := os.OpenFile(filepath.Join(g.s.dir, "candidates.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cfg := process.Config{Path: g.s.o.podmaster, KeepGroup: true, Args: args, Stderr: log}
 	if g.who == lockPeer {
-		cfg.Path, cfg.Args, cfg.Stderr = g.s.o.etcdctl, []string{"--endpoints", eps, "lock", "--ttl", "3", g.key, "--", self, workArg, g.log}, nil
+		cfg.Path, cfg.Args = g.s.o.etcdctl, []string{"--endpoints", eps, "lock", "--ttl", "3", g.key, "--", self, workArg, g.log}
 	}
 	g.cand[i], err = process.Start(cfg)
 	return err

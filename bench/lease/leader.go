@@ -88,7 +88,9 @@ func (s *scene) loseLeader(ctx context.Context, groups []*group, r, peer, kube *
 			return err
 		}
 		if err := g.mend(ctx); err != nil {
-			return err
+			if err := g.again(ctx, err); err != nil {
+				return err
+			}
 		}
 	}
 	if s.kube == nil {
@@ -207,7 +209,10 @@ func (s *scene) loseLeaderHost(ctx context.Context, mine *group, withKube bool, 
 	if err := s.members(ctx); err != nil {
 		return err
 	}
-	return mine.mend(ctx)
+	if err := mine.mend(ctx); err != nil {
+		return mine.again(ctx, err)
+	}
+	return nil
 }
 
 // drop ends a group for good.

@@ -119,15 +119,23 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	var failed error
 	for _, r := range rows {
 		p.begin(r)
 		began := time.Now()
-		if err := s.measure(ctx, r, t); err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
+		err := s.measure(ctx, r, t)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil { // the other rows are worth having
+			err = fmt.Errorf("%s: %w", r.name, err)
+			p.say("FAILED: %v", err)
+			failed = errors.Join(failed, err)
+			continue
 		}
 		p.done(r, time.Since(began))
 	}
-	return t.finish()
+	return errors.Join(failed, t.finish())
 }
 
 // measure runs one row, and ends what it started.

@@ -122,7 +122,7 @@ func (g *group) suffer(ctx context.Context, ev event, r, lock *result) error {
 	}
 	was, err := g.look()
 	if err != nil {
-		return err
+		return g.again(ctx, err)
 	}
 	hit := lease.Boottime{}.Now()
 	if err := ev.hit(ctx, g, was.holder, was.old.pid, was.tree); err != nil {
@@ -140,7 +140,10 @@ func (g *group) suffer(ctx context.Context, ev event, r, lock *result) error {
 			return err
 		}
 	}
-	return g.mend(ctx)
+	if err := g.mend(ctx); err != nil {
+		return g.again(ctx, err)
+	}
+	return nil
 }
 
 // record waits for another process to work, and notes the time since from; 0: since
