@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -247,16 +246,12 @@ func connectionsOf(s lb.Status, backend string) (n int64) {
 	return n
 }
 
-// listenPlain binds a plain HTTP listener for metrics and health, which must not
-// leave the machine.
-func listenPlain(ctx context.Context, addr string) (*os.File, error) {
+// mustStay refuses an address for metrics and health, which are plain HTTP, that
+// other machines could reach.
+func mustStay(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-		return nil, exitcode.Errorf(exitcode.Usage, "--listen-metrics %q: want a loopback IP address and a port, such as 127.0.0.1:9445", addr)
+		return exitcode.Errorf(exitcode.Usage, "--listen-metrics %q: want a loopback IP address and a port, such as 127.0.0.1:9445", addr)
 	}
-	files, err := lb.Listen(ctx, []string{addr}, nil)
-	if err != nil {
-		return nil, err
-	}
-	return files[0], nil
+	return nil
 }

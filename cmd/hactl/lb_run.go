@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -64,6 +65,9 @@ func runLB(c *cli.Context, e *env) error {
 
 // configure reads the flags and binds the sockets.
 func (p *lbProcess) configure(c *cli.Context) error {
+	if err := refuseZero(c); err != nil {
+		return err
+	}
 	source, cluster, err := lbSource(c)
 	if err != nil {
 		return err
@@ -80,7 +84,10 @@ func (p *lbProcess) configure(c *cli.Context) error {
 			MaxConns: c.Int("max-conns"), MaxConnsPerClient: c.Int("max-conns-per-client"), Loops: c.Int("loops"),
 		},
 		ReplayPlain: c.Bool("replay-plain"), SlowStart: c.Duration("slow-start"), DrainTimeout: c.Duration("drain-timeout"),
-		StateFile: layoutOf(c).BackendsFile(), Logger: p.log, Name: c.String("name"), Notify: notifySystemd,
+		Logger: p.log, Name: c.String("name"), Notify: notifySystemd,
+	}
+	if len(words(c, "backend")) == 0 { // what the command says is there at each start, and meant
+		p.cfg.StateFile = layoutOf(c).BackendsFile()
 	}
 	if p.cfg.Rebalance, err = lb.ParseRate(c.String("rebalance")); err != nil {
 		return usage(fmt.Errorf("--rebalance: %w", err))
@@ -104,6 +111,26 @@ func (p *lbProcess) configure(c *cli.Context) error {
 		p.cfg.Watchdog = every
 	}
 	return p.bind(c, cluster)
+}
+
+// refuseZero refuses 0 where it would silently mean the default.
+func refuseZero(c *cli.Context) error {
+	for name, instead := range map[string]string{
+		"check-interval": "a time, such as 500ms", "check-timeout": "a time, such as 1s",
+		"hello-timeout": "a time, such as 5s", "replay-after": "a time, such as 300ms",
+		"dead-after": "a time, such as 5s, or -1s for never", "slow-start": "a time, such as 10s, or -1s for none",
+		"drain-timeout": "a time, such as 10s, or 1ms for none",
+	} {
+		if c.Duration(name) == 0 {
+			return exitcode.Errorf(exitcode.Usage, "--%s 0: want %s", name, instead)
+		}
+	}
+	for _, name := range []string{"rise", "fall"} {
+		if c.Int(name) == 0 {
+			return exitcode.Errorf(exitcode.Usage, "--%s 0: want 1 or more", name)
+		}
+	}
+	return nil
 }
 
 // clusterChecks takes the checks' times from cluster.yaml where no flag is given.
@@ -202,8 +229,13 @@ func (p *lbProcess) bind(c *cli.Context, cluster *config.Cluster) error {
 		}
 	}
 	var plain *os.File
-	if n := len(inherited); n > 0 && metrics != "" {
-		inherited, plain = inherited[:n-1], inherited[n-1]
+	if metrics != "" {
+		if err := mustStay(metrics); err != nil {
+			return err
+		}
+		if plain, inherited, err = lb.TakeInherited(metrics, inherited); err != nil {
+			return err
+		}
 	}
 	if len(inherited) == 0 {
 		inherited = activation.Files(true)
@@ -211,13 +243,17 @@ func (p *lbProcess) bind(c *cli.Context, cluster *config.Cluster) error {
 	if len(listen)+len(inherited) == 0 {
 		return exitcode.Errorf(exitcode.Usage, "no address to listen on").WithHint("--listen IP:port, or --from-masters with --name of a master")
 	}
-	if p.cfg.Listeners, err = lb.Listen(c.Context, listen, inherited); err != nil {
+	if p.cfg.Listeners, err = lb.Listen(c.Context, listen, inherited); errors.Is(err, lb.ErrListenAddress) {
+		return exitcode.Errorf(exitcode.Usage, "--listen: %w", err)
+	} else if err != nil {
 		return err
 	}
 	if metrics != "" && plain == nil {
-		if plain, err = listenPlain(c.Context, metrics); err != nil {
+		files, err := lb.Listen(c.Context, []string{metrics}, nil)
+		if err != nil {
 			return err
 		}
+		plain = files[0]
 	}
 	return p.keepForSuccessor(plain)
 }

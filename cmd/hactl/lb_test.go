@@ -120,9 +120,9 @@ func TestLBRunStatusDrain(t *testing.T) {
 	}
 }
 
-func TestPrintLBStatus(t *testing.T) {
-	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	s := lb.Status{
+// sampleLBStatus is a status with something of everything.
+func sampleLBStatus(now time.Time) lb.Status {
+	return lb.Status{
 		Name: "m1", Started: now.Add(-50 * time.Hour), Listen: []string{"10.0.0.1:6443"}, Ready: true, Check: "https", ListFrom: "disk",
 		ListErr: "line 2: address \"x\"", MaxConns: 9744,
 		Backends: []lb.BackendStatus{
@@ -131,6 +131,28 @@ func TestPrintLBStatus(t *testing.T) {
 			{Name: "m3", Address: "10.0.0.3:6444", State: pool.Ready, Drained: true},
 		},
 	}
+}
+
+// What scripts read is a contract.
+func TestLBStatusJSON(t *testing.T) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(sampleLBStatus(time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC))); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/lb-status.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b.Bytes(), want) {
+		t.Errorf("it differs from testdata/lb-status.json:\n%s", b.String())
+	}
+}
+
+func TestPrintLBStatus(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	s := sampleLBStatus(now)
 	var b bytes.Buffer
 	if err := printLBStatus(&b, s, now); err != nil {
 		t.Fatal(err)

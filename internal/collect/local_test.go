@@ -86,7 +86,7 @@ func TestLocalBalancer(t *testing.T) {
 		{Name: "m3", Address: "127.0.0.1:1"},
 	}
 	b, err := lb.New(lb.Config{
-		Listeners: []*os.File{front}, Source: func() ([]lb.Backend, error) { return backends, nil },
+		Listeners: []*os.File{front}, Source: lb.Static(backends),
 		Check: lb.Check{Kind: lb.CheckTCP, Every: 20 * time.Millisecond, Timeout: 400 * time.Millisecond}, AdminSocket: l.LBAdminSocket(), Name: "m1",
 	})
 	if err != nil {

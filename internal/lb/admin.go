@@ -85,11 +85,11 @@ func (b *Balancer) SetBackends(list []Backend) error {
 	}
 	b.resolveAll(context.Background(), list)
 	old := b.cfg.Source
-	before, _ := old()
+	before, _ := old(false)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.override = func() ([]Backend, error) {
-		now, err := old()
+	b.override = func(anew bool) ([]Backend, error) {
+		now, err := old(anew)
 		if err != nil || slices.Equal(now, before) {
 			return list, nil
 		}

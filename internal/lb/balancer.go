@@ -155,7 +155,7 @@ func (b *Balancer) finish(ctx context.Context) {
 // Run is told to stop, quiet connections stay until they end or DrainTimeout.
 func (b *Balancer) KeepConnections() { b.handedOver.Store(true) }
 
-// Reload asks the source for its list now. It does not wait.
+// Reload has the source read its list anew, and names looked up, now. It does not wait.
 func (b *Balancer) Reload() {
 	select {
 	case b.reload <- struct{}{}:

@@ -71,6 +71,9 @@ type Config struct {
 	Watchdog time.Duration
 	Name     string        // of this balancer, in status; default the host's name
 	Resolver *net.Resolver // looks up the names of backends; default net.DefaultResolver
+	// ResolveEvery is how often names are looked up again; default 30s. Less finds a
+	// moved server sooner and asks the name servers more.
+	ResolveEvery time.Duration
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -86,6 +89,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.Check.Timeout, time.Second)
 	def(&c.SlowStart, 10*time.Second)
 	def(&c.DrainTimeout, 10*time.Second)
+	def(&c.ResolveEvery, 30*time.Second)
 	if c.Check.Rise == 0 {
 		c.Check.Rise = 1
 	}
@@ -137,5 +141,6 @@ func (c Config) validate() error {
 	bad(c.Rebalance > 1, "rebalance %v: want at most 1 (all connections in a second)", c.Rebalance)
 	bad(c.Algorithm == pool.LocalFirst && c.Zone == "", "algorithm local-first: the own zone is missing")
 	bad(c.DrainTimeout < 0, "drain timeout %v: want 0 or more", c.DrainTimeout)
+	bad(c.ResolveEvery < time.Millisecond, "resolve every %v: want at least 1ms", c.ResolveEvery)
 	return errors.Join(errs...)
 }

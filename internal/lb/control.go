@@ -13,7 +13,6 @@ const (
 	tickEvery       = time.Second
 	quietBeforeMove = time.Second     // a connection is moved only after this much silence
 	rebalanceFor    = 5 * time.Minute // after a backend returned
-	resolveEvery    = 30 * time.Second
 )
 
 // control follows the source, the data path's troubles and the clock.
@@ -32,12 +31,12 @@ func (b *Balancer) control(ctx context.Context) error {
 			b.mu.Unlock()
 			return nil
 		case <-b.reload:
-			b.follow()
+			b.follow(true)
 			resolver.ask()
 		case <-b.troubled:
 			b.review(time.Now())
 		case now := <-tick.C:
-			b.follow()
+			b.follow(false)
 			b.age(now)
 			b.rebalance(now, now.Sub(last))
 			last = now

@@ -21,7 +21,7 @@ type targetHandle = *dataplane.Target
 
 // firstList takes the source's list, or the one kept on disk.
 func (b *Balancer) firstList() error {
-	list, err := b.sourceList()
+	list, err := b.sourceList(true)
 	if err == nil {
 		b.resolveAll(context.Background(), list)
 		b.adopt(list)
@@ -45,14 +45,14 @@ func (b *Balancer) firstList() error {
 }
 
 // sourceList is the source's list, checked.
-func (b *Balancer) sourceList() ([]Backend, error) {
+func (b *Balancer) sourceList(anew bool) ([]Backend, error) {
 	b.mu.Lock()
 	source := b.cfg.Source
 	if b.override != nil {
 		source = b.override
 	}
 	b.mu.Unlock()
-	list, err := source()
+	list, err := source(anew)
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +64,8 @@ func (b *Balancer) sourceList() ([]Backend, error) {
 
 // follow adopts the source's list if it is another one. A bad one changes
 // nothing and is logged once.
-func (b *Balancer) follow() {
-	list, err := b.sourceList()
+func (b *Balancer) follow(anew bool) {
+	list, err := b.sourceList(anew)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil {
@@ -234,7 +234,7 @@ func (b *Balancer) startResolver(ctx context.Context) *resolver {
 	r := &resolver{wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
-		tick := time.NewTicker(resolveEvery)
+		tick := time.NewTicker(b.cfg.ResolveEvery)
 		defer tick.Stop()
 		for {
 			select {

@@ -203,6 +203,28 @@ func TestListenTakesInheritedSocket(t *testing.T) {
 	}
 }
 
+func TestTakeInherited(t *testing.T) {
+	front, metrics := listener(t, "127.0.0.1:0"), listener(t, "127.0.0.1:0")
+	defer front.Close()
+	defer metrics.Close()
+	addr, err := boundTo(metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, rest, err := TakeInherited(addr, []*os.File{metrics, front})
+	if err != nil || taken != metrics || len(rest) != 1 || rest[0] != front {
+		t.Errorf("got %v, %v, %v", taken, rest, err)
+	}
+	// One that began to be wanted with the upgrade takes nobody else's socket.
+	taken, rest, err = TakeInherited("127.0.0.1:1", []*os.File{front})
+	if err != nil || taken != nil || len(rest) != 1 {
+		t.Errorf("got %v, %v, %v", taken, rest, err)
+	}
+	if _, _, err := TakeInherited("nonsense", nil); err == nil {
+		t.Error("no error")
+	}
+}
+
 func TestListenUnix(t *testing.T) {
 	path := "unix:" + t.TempDir() + "/s"
 	first := listener(t, path)

@@ -54,13 +54,14 @@ func ParseList(data []byte) ([]Backend, error) {
 	return checkList(list)
 }
 
-// Source gives the list of backends. It is asked every second and on Reload, so
-// it should be cheap when nothing has changed.
-type Source func() ([]Backend, error)
+// Source gives the list of backends. It is asked every second, so it should be
+// cheap when nothing has changed, and on Reload with anew: then it reads the list
+// again even if nothing seems to have changed.
+type Source func(anew bool) ([]Backend, error)
 
 // Static is a source that never changes.
 func Static(list []Backend) Source {
-	return func() ([]Backend, error) { return list, nil }
+	return func(bool) ([]Backend, error) { return list, nil }
 }
 
 // File is a source that follows a file in ParseList's format. While the file is
@@ -79,17 +80,18 @@ func File(path string) Source {
 	})
 }
 
-// Watched is a source that calls load again only when one of the paths, or a file
-// in one that is a folder, has another time, size or inode than before.
-func Watched(paths []string, load Source) Source {
+// Watched is a source that calls load again only when it must read anew, or when one
+// of the paths, or a file in one that is a folder, has another time, size or inode
+// than before.
+func Watched(paths []string, load func() ([]Backend, error)) Source {
 	var (
 		last string
 		list []Backend
 		err  error
 	)
-	return func() ([]Backend, error) {
+	return func(anew bool) ([]Backend, error) {
 		now := stamps(paths)
-		if now != last {
+		if anew || now != last {
 			list, err = load()
 			last = now
 		}

@@ -157,12 +157,13 @@ func TestWatchedLoadsOnlyAfterAChange(t *testing.T) {
 	src := Watched([]string{path}, func() ([]Backend, error) { loads++; return nil, nil })
 	for _, step := range []struct {
 		content string
+		anew    bool
 		want    int
-	}{{"", 1}, {"", 1}, {"a", 2}, {"", 2}, {"b", 3}} {
+	}{{"", false, 1}, {"", false, 1}, {"a", false, 2}, {"", false, 2}, {"b", false, 3}, {"", true, 4}, {"", false, 4}} {
 		if step.content != "" {
 			writeFile(t, path, step.content)
 		}
-		_, _ = src()
+		_, _ = src(step.anew)
 		if loads != step.want {
 			t.Fatalf("%d loads, want %d", loads, step.want)
 		}
@@ -182,7 +183,7 @@ func TestWatchedLooksIntoFolders(t *testing.T) {
 		} else if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = src()
+		_, _ = src(false)
 		if loads != want {
 			t.Errorf("step %d: %d loads, want %d", i, loads, want)
 		}

@@ -2,6 +2,7 @@ package lb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrListenAddress is in the error for an address that nobody can listen on.
+var ErrListenAddress = errors.New("want IP:port, :port or unix:/PATH")
 
 // Listen returns listening sockets for the addresses (IP:port, :port or
 // unix:PATH): an inherited one where it is bound to that address, a new one
@@ -56,17 +60,38 @@ func Listen(ctx context.Context, addrs []string, inherited []*os.File) (files []
 	return files, nil
 }
 
+// TakeInherited takes the socket that is bound to addr out of those inherited; the
+// first result is nil if there is none.
+func TakeInherited(addr string, inherited []*os.File) (taken *os.File, rest []*os.File, err error) {
+	want, err := canonicalListen(addr)
+	if err != nil {
+		return nil, inherited, err
+	}
+	for _, f := range inherited {
+		bound, err := boundTo(f)
+		if err != nil {
+			return nil, inherited, fmt.Errorf("inherited socket %s: %w", f.Name(), err)
+		}
+		if bound == want && taken == nil {
+			taken = f
+			continue
+		}
+		rest = append(rest, f)
+	}
+	return taken, rest, nil
+}
+
 // canonicalListen writes addr the way boundTo does, where that needs no resolving.
 func canonicalListen(addr string) (string, error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		if !strings.HasPrefix(path, "/") {
-			return "", fmt.Errorf("listen address %q: want unix:/an/absolute/path", addr)
+			return "", fmt.Errorf("listen address %q: %w", addr, ErrListenAddress)
 		}
 		return addr, nil
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", fmt.Errorf("listen address %q: want IP:port, :port or unix:/PATH", addr)
+		return "", fmt.Errorf("listen address %q: %w", addr, ErrListenAddress)
 	}
 	if host == "" || host == "*" {
 		return "[::]:" + port, nil

@@ -200,3 +200,30 @@ func TestNameThatLeadsBackIsLeftOut(t *testing.T) {
 		t.Errorf("%d connections for five clients", n)
 	}
 }
+
+// Names are looked up again without anybody asking for it.
+func TestNamesAreResolvedByTheClock(t *testing.T) {
+	ca := newCA(t)
+	a := newAPIServer(t, ca, "a")
+	_, port, _ := net.SplitHostPort(a.addr)
+	newAPIServerAt(t, ca, "b", "127.0.0.2:"+port)
+	dns, resolver := newDNS(t)
+	dns.says("127.0.0.1")
+	r := newRig(t, ca, Config{
+		Source:   Static([]Backend{{Name: "api", Address: "api.example.test:" + port}}),
+		Resolver: resolver, ResolveEvery: 50 * time.Millisecond,
+	})
+	r.until("api", "ready")
+	dns.says("127.0.0.2")
+	eventually(t, "the new address", func() bool {
+		for _, b := range r.Status().Backends {
+			if b.Address == "127.0.0.2:"+port && b.Usable {
+				return true
+			}
+		}
+		return false
+	})
+	if got := r.names(3); got["b"] != 3 {
+		t.Errorf("answers: %v", got)
+	}
+}

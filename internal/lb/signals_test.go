@@ -106,6 +106,80 @@ func TestTroubleBringsAProbe(t *testing.T) {
 	})
 }
 
+// Whatever fails before the first byte, the backend is probed at once.
+func TestEveryKindOfTroubleBringsAProbe(t *testing.T) {
+	for name, handle := range map[string]func(*net.TCPConn){
+		"refused": nil,
+		"reset":   func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() },
+		"ended":   func(c *net.TCPConn) { _ = c.Close() },
+		"silent":  func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c); _ = c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{
+				Source:    Static([]Backend{{Name: "bad", Address: badServer(t, handle)}, {Name: "good", Address: echoServer(t)}}),
+				Algorithm: "round-robin", Check: Check{Kind: CheckNone, Every: time.Hour}, ReplayPlain: true,
+			}
+			cfg.Data.ReplayAfter = 50 * time.Millisecond
+			r := newRig(t, nil, cfg)
+			r.until("bad", "ready")
+			r.until("good", "ready")
+			first := r.backend("bad").Probe.At
+			eventually(t, "a second probe", func() bool {
+				c, err := net.Dial("tcp", r.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				say(t, c, "hello") // the other one answers
+				return r.backend("bad").Probe.At.After(first)
+			})
+		})
+	}
+}
+
+// badServer listens and lets handle deal with connections; without handle it
+// refuses them.
+func badServer(t *testing.T, handle func(*net.TCPConn)) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if handle == nil {
+		_ = ln.Close()
+		return ln.Addr().String()
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { handle(c.(*net.TCPConn)) })
+		}
+	})
+	t.Cleanup(func() { _ = ln.Close(); wg.Wait() })
+	return ln.Addr().String()
+}
+
+// One backend that hangs does not keep the others from being asked.
+func TestProbesRunSideBySide(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Source: sourceOf(s[:]...)})
+	for _, n := range []string{"a", "b", "c"} {
+		r.until(n, "ready")
+	}
+	s[0].ln.freeze()
+	defer s[0].ln.unfreeze()
+	b, c := s[1].asks.Load(), s[2].asks.Load()
+	eventually(t, "a probe of a to fail", func() bool { return r.backend("a").Probe.Failures > 0 })
+	// Its timeout is ten intervals; in turn they would have been asked once each.
+	if b, c = s[1].asks.Load()-b, s[2].asks.Load()-c; b < 3 || c < 3 {
+		t.Errorf("meanwhile b was asked %d times and c %d times", b, c)
+	}
+}
+
 // A rumour brings a probe and nothing else.
 func TestSuspectOnlyBringsAProbe(t *testing.T) {
 	ca, s := three(t)

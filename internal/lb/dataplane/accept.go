@@ -34,18 +34,28 @@ func (l *loop) unwatchListeners() {
 	}
 }
 
-// accept takes newcomers of listener i.
+// accept takes newcomers of listener i: one, and twice as many each time that the
+// listener is ready again at once. Asking an empty queue makes the kernel build a
+// socket in vain, which costs more than another event.
 func (l *loop) accept(i int) {
 	fds := l.eng.listenerFDs()
 	if i >= len(fds) {
 		return
 	}
-	for range acceptBatch {
+	switch beat := l.beats.Load(); beat - l.accepted {
+	case 0: // another listener in the same batch
+	case 1:
+		l.burst, l.accepted = min(2*l.burst, acceptBatch), beat
+	default:
+		l.burst, l.accepted = 1, beat
+	}
+	for range l.burst {
 		fd, errno := rawAccept(fds[i], l.peer)
 		switch errno {
 		case 0:
 			l.admit(fd, peerAddr(&l.peer.sa))
 		case unix.EAGAIN:
+			l.burst = 1
 			return
 		case unix.EINTR, unix.ECONNABORTED:
 		case unix.EMFILE, unix.ENFILE:
@@ -57,6 +67,16 @@ func (l *loop) accept(i int) {
 			l.pause() // no memory, or a broken listener: never spin
 			return
 		}
+	}
+}
+
+// leaveListeners is this loop's part of StopAccepting. It may have begun to watch
+// the listeners anew, after a pause, while they were being forgotten: a loop that
+// watches one and does not accept from it would spin.
+func (l *loop) leaveListeners(fds []int32) {
+	for _, fd := range fds {
+		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(fd), nil)
+		l.acceptAll(fd)
 	}
 }
 

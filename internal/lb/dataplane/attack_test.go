@@ -73,6 +73,55 @@ func TestSilentClientsMakeRoom(t *testing.T) {
 	}
 }
 
+// Clients that send almost a whole ClientHello, as large as one may be, and stop:
+// what is kept of them all is bounded, and others are served.
+func TestUnfinishedHellosAreBounded(t *testing.T) {
+	const bound = 1 << 20
+	p := start(t, Config{
+		Router: &inOrder{targets: []*Target{server(t, "good", named("good"))}},
+		Hello:  true, Loops: 1, HelloTimeout: time.Hour, HelloMemory: bound,
+	})
+	large := append(helloOf(15_990)[:100], make([]byte, 14_900)...)
+	for i := range 300 {
+		c := p.dial(t)
+		_, _ = c.Write(large)
+		if i%50 == 49 {
+			served(t, p)
+		}
+	}
+	eventually(t, "those that are too many to be dropped", func() bool {
+		return p.Stats().SilentDropped >= 300-bound/int64(len(large))
+	})
+	kept := make(chan [2]int, 1)
+	p.loops[0].post(func(l *loop) {
+		sum := 0
+		for _, c := range l.conns {
+			sum += len(c.hello)
+		}
+		kept <- [2]int{sum, l.held}
+	})
+	n := <-kept
+	if n[0] > bound+MaxHello || n[0] < bound/2 || n[0] != n[1] {
+		t.Errorf("%d bytes are kept and %d counted, bound is %d", n[0], n[1], bound)
+	}
+	// An ordinary one may take its time all the same.
+	c := p.dial(t)
+	_, _ = c.Write(testHello[:50])
+	eventually(t, "its first half to be there", func() bool {
+		now := make(chan int, 1)
+		p.loops[0].post(func(l *loop) { now <- l.held })
+		return <-now == n[1]+50
+	})
+	_, _ = c.Write(testHello[50:])
+	if got := read(t, c, 4); got != "good" {
+		t.Error(got)
+	}
+	p.halt()
+	if n := p.loops[0].held; n != 0 {
+		t.Errorf("%d bytes are counted after the end", n)
+	}
+}
+
 // A ClientHello of one byte at a time does not hold its place for ever, and costs
 // no backend a connection.
 func TestSlowHelloIsEnded(t *testing.T) {

@@ -81,6 +81,11 @@ type Config struct {
 	// ReservedFDs are kept for health checks, admin and logs; default 256.
 	ReservedFDs int
 
+	// HelloMemory is how many bytes of unfinished ClientHellos may be kept in all before
+	// clients whose own is larger than ordinary ones (4 KiB) are dropped; default 16 MiB.
+	// A crowd that sends almost a whole large one each takes 16 KiB a connection else.
+	HelloMemory int
+
 	// Loops is the number of loops; default GOMAXPROCS at New.
 	Loops int
 	// MaxPipes bounds the pipes (1 MiB each) used for bulk transfers; default
@@ -109,6 +114,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxPipes == 0 {
 		c.MaxPipes = 128
+	}
+	if c.HelloMemory == 0 {
+		c.HelloMemory = 16 << 20
 	}
 	if c.MaxConns == 0 {
 		n, err := fdConns(c.ReservedFDs + 2*c.MaxPipes)
@@ -139,6 +147,7 @@ func (c Config) validate() error {
 	bad(c.Loops < 1 || c.Loops > maxLoops, "loops %d: want 1 to %d", c.Loops, maxLoops)
 	bad(c.MaxConns < 1, "max conns %d: want at least 1", c.MaxConns)
 	bad(c.MaxConnsPerClient < 0, "max conns per client %d: want 0 (no bound) or more", c.MaxConnsPerClient)
+	bad(c.HelloMemory < c.Loops*(MaxHello+1), "hello memory %d: want at least %d for each of %d loops", c.HelloMemory, MaxHello+1, c.Loops)
 	bad(c.MaxPipes < 1, "max pipes %d: want at least 1", c.MaxPipes)
 	bad(c.ReplayPlain && !c.Hello, "replay of plain clients needs hello mode")
 	return errors.Join(errs...)

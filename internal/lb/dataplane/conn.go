@@ -106,6 +106,9 @@ func (l *loop) take() *conn {
 // an orderly end (or RST where the kernel still holds unread bytes).
 func (l *loop) close(c *conn, reset bool) {
 	c.leave()
+	if c.state == stHello {
+		l.held -= len(c.hello)
+	}
 	l.closeEnd(&c.client, reset)
 	l.closeBack(c, reset)
 	l.dropFlow(&c.up)

@@ -70,6 +70,20 @@ func TestSilentPathUnderAnIdleConnectionIsFound(t *testing.T) {
 	}
 }
 
+// Keep-alive gives up no later than after the time that it was made for.
+func TestKeepAliveKeepsItsTime(t *testing.T) {
+	for after := 2 * time.Second; after <= 2*time.Minute; after += time.Second {
+		v := map[int]int32{}
+		for _, o := range deadPeerOpts(after) {
+			v[o.opt] = o.value
+		}
+		idle, interval, count := v[unix.TCP_KEEPIDLE], v[unix.TCP_KEEPINTVL], v[unix.TCP_KEEPCNT]
+		if took := time.Duration(idle+interval*count) * time.Second; took > after || count < 1 || interval < 1 {
+			t.Errorf("%v: %d s, then %d probes of %d s each", after, idle, count, interval)
+		}
+	}
+}
+
 // A backend that acknowledges but does not read, for much longer than DeadAfter,
 // is alive (TCP_USER_TIMEOUT would end this connection).
 func TestPeerThatDoesNotReadIsAlive(t *testing.T) {

@@ -31,9 +31,15 @@ func (l *loop) readClient(c *conn) {
 			c.client.readable = false
 		}
 		c.hello = append(c.hello, room[:n]...)
+		l.held += n
 		c.up.last = l.tick()
 		switch v, whole := readHello(c.hello); v {
 		case helloMore:
+			if l.held > l.mostHeld && len(c.hello) > ordinaryHello {
+				l.eng.count.silentDropped.Add(1)
+				l.close(c, true)
+				return
+			}
 			continue
 		case helloWhole:
 			c.whole, c.replay = whole, true
@@ -44,7 +50,8 @@ func (l *loop) readClient(c *conn) {
 			l.eng.count.helloTooBig.Add(1)
 			c.whole, c.replay = len(c.hello), false
 		}
-		c.hello = slices.Clip(c.hello)
+		l.held -= len(c.hello)
+		c.hello, c.state = slices.Clip(c.hello), stDialing
 		c.leave()
 		l.dial(c)
 		return
@@ -70,7 +77,7 @@ func (l *loop) dial(c *conn) {
 			l.close(c, true)
 			return
 		}
-		p := &t.per[l.id]
+		p := t.of(l.id)
 		p.active.Add(1)
 		p.total.Add(1)
 		c.target, c.state, c.sent = t, stDialing, 0
@@ -159,10 +166,12 @@ func (l *loop) refillBudget(seconds float64) {
 // talk goes on with a backend that has not sent its first byte yet.
 func (l *loop) talk(c *conn, events uint32) {
 	if c.state == stDialing {
-		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		if events&unix.EPOLLERR != 0 || events&unix.EPOLLHUP != 0 && c.target.family != unix.AF_UNIX {
 			l.retry(c, Refused)
 			return
 		}
+		// A unix socket is connected at once. Its hang-up alone says that the server
+		// has spoken and gone already: what it said is still to be read.
 		if !c.back.writable {
 			return
 		}

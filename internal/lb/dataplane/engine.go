@@ -128,9 +128,7 @@ func (e *Engine) StopAccepting() {
 		wg.Add(1)
 		last := func(l *loop) {
 			defer wg.Done()
-			for _, fd := range fds {
-				l.acceptAll(fd)
-			}
+			l.leaveListeners(fds)
 		}
 		if !l.post(last) {
 			wg.Done()

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -325,28 +324,7 @@ func TestCloseQuietSparesOpenRequests(t *testing.T) {
 }
 
 func TestUnixBackend(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.Copy(c, c)
-			_ = c.Close()
-		}
-	}()
-	t.Cleanup(func() { _ = ln.Close(); <-done })
-	target, err := NewUnixTarget("u", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	target := unixServer(t, func(c *net.UnixConn) { _, _ = io.Copy(c, c) })
 	p := start(t, Config{Router: &inOrder{targets: []*Target{target}}})
 	c := p.dial(t)
 	msg := bytes.Repeat([]byte("u"), 2<<20)
@@ -466,6 +444,7 @@ func TestNewRefuses(t *testing.T) {
 		"max conns -1":         {Router: &inOrder{}, MaxConns: -1},
 		"max conns per client": {Router: &inOrder{}, MaxConnsPerClient: -1},
 		"max pipes":            {Router: &inOrder{}, MaxPipes: -1},
+		"hello memory":         {Router: &inOrder{}, HelloMemory: 1000},
 		"needs hello mode":     {Router: &inOrder{}, ReplayPlain: true},
 		"limit of open files":  {Router: &inOrder{}, ReservedFDs: 1 << 30},
 	} {

@@ -5,6 +5,9 @@ package dataplane
 // shares about 1.8 KB.
 const MaxHello = 16 << 10
 
+// ordinaryHello is what hardly any ClientHello exceeds.
+const ordinaryHello = 4 << 10
+
 // helloVerdict is what the client's first bytes are.
 type helloVerdict int
 

@@ -176,10 +176,16 @@ func start(tb testing.TB, cfg Config) *plane {
 	if err := e.Listen(fd); err != nil {
 		tb.Fatal(err)
 	}
+	return &plane{e, addr, runUntilEnd(tb, e)}
+}
+
+// runUntilEnd runs e until the returned function is called, or the test ends.
+func runUntilEnd(tb testing.TB, e *Engine) (halt func()) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
-	halt := sync.OnceFunc(func() {
+	halt = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			tb.Error(err)
@@ -189,7 +195,7 @@ func start(tb testing.TB, cfg Config) *plane {
 		}
 	})
 	tb.Cleanup(halt)
-	return &plane{e, addr, halt}
+	return halt
 }
 
 func (p *plane) dial(tb testing.TB) *net.TCPConn {

@@ -29,19 +29,23 @@ type loop struct {
 	eng *Engine
 	ep  int
 
-	now     int64 // milliseconds since the engine's birth, at the last wake-up
-	swept   int64
-	sweeps  int
-	conns   []*conn // by slot
-	free    []*conn
-	again   []*conn // ran out of their turn with work left
-	spare   []*conn
-	scratch []*Target
-	open    int
-	pipes   pipeCache
-	tokens  float64 // replays that the budget allows now
-	paused  int64   // accept again at this time; 0: not paused
-	reserve int32   // a descriptor to give up when there is no other
+	now      int64 // milliseconds since the engine's birth, at the last wake-up
+	swept    int64
+	sweeps   int
+	conns    []*conn // by slot
+	free     []*conn
+	again    []*conn // ran out of their turn with work left
+	spare    []*conn
+	scratch  []*Target
+	open     int
+	pipes    pipeCache
+	held     int     // bytes of unfinished ClientHellos
+	mostHeld int     // bound of held
+	tokens   float64 // replays that the budget allows now
+	paused   int64   // accept again at this time; 0: not paused
+	burst    int     // newcomers to take at the next event of a listener
+	accepted uint64  // the beat of the last such event
+	reserve  int32   // a descriptor to give up when there is no other
 
 	helloQ, tryQ, lastQ queue
 
@@ -70,10 +74,12 @@ func newLoop(id int, e *Engine) (_ *loop, err error) {
 		ev: new(unix.EpollEvent), peer: new(acceptBuf), tcpInfo: new(tcpInfoBuf), one: new(int32),
 		lingerNone: &unix.Linger{Onoff: 1},
 		tokens:     replayBurst,
+		burst:      1,
 	}
 	l.helloQ.after = e.cfg.HelloTimeout.Milliseconds()
 	l.tryQ.after = e.cfg.ReplayAfter.Milliseconds()
 	l.lastQ.after = e.cfg.AnswerTimeout.Milliseconds()
+	l.mostHeld = e.cfg.HelloMemory / e.cfg.Loops
 	l.pipes.max = max(1, e.cfg.MaxPipes/e.cfg.Loops)
 	l.opts = deadPeerOpts(e.cfg.DeadAfter)
 	*l.one = 1
@@ -213,10 +219,10 @@ func (l *loop) advance(c *conn, side int32, events uint32) {
 		l.readClient(c)
 	case stDialing, stAnswering:
 		if side == sideClient {
-			if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-				l.close(c, true) // the client is gone
+			if events&unix.EPOLLERR != 0 {
+				l.close(c, true) // the client has reset it
 			}
-			return
+			return // one on a unix socket that has said everything and left only hangs up
 		}
 		l.talk(c, events)
 	}

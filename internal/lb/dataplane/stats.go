@@ -17,7 +17,7 @@ type Stats struct {
 	Accepted      int64 `json:"accepted"`      // newcomers
 	Shed          int64 `json:"shed"`          // refused at the bound of connections or descriptors
 	PerClient     int64 `json:"perClient"`     // refused at the bound of one client
-	SilentDropped int64 `json:"silentDropped"` // silent clients that made room for newcomers
+	SilentDropped int64 `json:"silentDropped"` // clients without a whole ClientHello that made room for others
 	AcceptPaused  int64 `json:"acceptPaused"`  // times that no descriptor was left at all
 	HelloTimeout  int64 `json:"helloTimeout"`  // clients without a ClientHello in time
 	HelloAborted  int64 `json:"helloAborted"`  // clients that left before it

@@ -15,6 +15,8 @@ const (
 func (l *loop) sweep() {
 	now := l.tick()
 	dead := l.eng.cfg.DeadAfter.Milliseconds()
+	// What is not old enough now is looked at again a sweep later, or clientSweep.
+	deadBack, deadClient := dead-sweepMS, dead*clientFactor-clientSweep*sweepMS
 	// Clients have much longer, so they are looked at less often: most idle
 	// connections have just been sent something.
 	l.sweeps++
@@ -34,8 +36,8 @@ func (l *loop) sweep() {
 		if dead <= 0 {
 			continue
 		}
-		if suspicious(&c.up, &c.down, now, dead) && l.unacked(c.back.fd, dead) ||
-			clients && suspicious(&c.down, &c.up, now, dead*clientFactor) && l.unacked(c.client.fd, dead*clientFactor) {
+		if suspicious(&c.up, &c.down, now, dead) && l.unacked(c.back.fd, deadBack) ||
+			clients && suspicious(&c.down, &c.up, now, dead*clientFactor) && l.unacked(c.client.fd, deadClient) {
 			l.eng.count.deadPeer.Add(1)
 			l.close(c, true)
 		}

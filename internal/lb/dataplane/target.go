@@ -21,6 +21,7 @@ type Target struct {
 	streak atomic.Int32 // tries since the last answer that were refused or broken
 	mute   atomic.Int32 // tries since the last answer that were silent
 	per    []targetCounters
+	loops  atomic.Int32 // so many of per have ever been used
 }
 
 // targetCounters belong to one loop, so that loops do not share a cache line.
@@ -31,6 +32,18 @@ type targetCounters struct {
 	heard              atomic.Int64 // when bytes last came from it, in milliseconds of the Unix time
 	_                  [8]byte
 }
+
+// of returns loop's counters. Those who add all up look at no more than are used:
+// each choice of a backend does.
+func (t *Target) of(loop int) *targetCounters {
+	for n := t.loops.Load(); int(n) <= loop; n = t.loops.Load() {
+		t.loops.CompareAndSwap(n, int32(loop)+1)
+	}
+	return &t.per[loop]
+}
+
+// used are the counters that may differ from zero.
+func (t *Target) used() []targetCounters { return t.per[:t.loops.Load()] }
 
 // maxLoops bounds the loops of an engine and so the counters of a target.
 const maxLoops = 64
@@ -77,8 +90,9 @@ func NewUnixTarget(name, path string) (*Target, error) {
 // connected included.
 func (t *Target) Active() int64 {
 	var n int64
-	for i := range t.per {
-		n += t.per[i].active.Load()
+	per := t.used()
+	for i := range per {
+		n += per[i].active.Load()
 	}
 	return n
 }
@@ -92,8 +106,9 @@ func (t *Target) Streak() (broken, silent int) { return int(t.streak.Load()), in
 // zero time if none ever did.
 func (t *Target) Heard() time.Time {
 	var ms int64
-	for i := range t.per {
-		ms = max(ms, t.per[i].heard.Load())
+	per := t.used()
+	for i := range per {
+		ms = max(ms, per[i].heard.Load())
 	}
 	if ms == 0 {
 		return time.Time{}
@@ -114,8 +129,9 @@ type TargetStats struct {
 // Stats adds up the loops' counters.
 func (t *Target) Stats() TargetStats {
 	var s TargetStats
-	for i := range t.per {
-		p := &t.per[i]
+	per := t.used()
+	for i := range per {
+		p := &per[i]
 		s.Active += p.active.Load()
 		s.Total += p.total.Load()
 		s.BytesUp += p.bytesUp.Load()

@@ -79,6 +79,24 @@ func TestProbesEveryInterval(t *testing.T) {
 	})
 }
 
+// Many balancers must not ask in step.
+func TestIntervalsAreJittered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := run(t, Config{Check: func(context.Context, bool) Result { return Result{Answer: pool.OK} }}, 60*time.Second, nil)
+		seen := map[time.Duration]bool{}
+		for i := range l.at[1:] {
+			d := l.at[i+1] - l.at[i]
+			if d < 450*time.Millisecond || d > 500*time.Millisecond {
+				t.Errorf("interval %v, want 450 to 500ms", d)
+			}
+			seen[d.Round(10*time.Millisecond)] = true
+		}
+		if len(seen) < 4 {
+			t.Errorf("all intervals are much the same: %v", seen)
+		}
+	})
+}
+
 // Two silent answers, which eject at the default fall, are there within interval
 // plus timeout after the freeze, even for a check that ignores its context.
 func TestFrozenIsKnownInTime(t *testing.T) {

@@ -31,6 +31,7 @@ const (
 type fakeAPI struct {
 	addr string
 	mode atomic.Int32
+	srv  *http.Server
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -51,6 +52,9 @@ func fakeAPIs(t *testing.T, n int) (apis []*fakeAPI, tg target, caFile string) {
 	return apis, target{&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: ca.pool(), ServerName: "kubernetes"}, "/version"}, caFile
 }
 
+// end is its death: nothing listens there any more.
+func (f *fakeAPI) end() { _ = f.srv.Close() }
+
 func (f *fakeAPI) is(m mode) bool { return mode(f.mode.Load()) == m }
 
 func (f *fakeAPI) serve(t *testing.T, cert tls.Certificate) {
@@ -64,7 +68,7 @@ func (f *fakeAPI) serve(t *testing.T, cert tls.Certificate) {
 	mux.HandleFunc("/readyz", answer)
 	mux.HandleFunc("/livez/ping", answer)
 	mux.HandleFunc("/version", answer)
-	srv := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	f.srv = &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
 	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		// Our probes offer http/1.1 alone; a kubectl or a Go client does not.
@@ -83,10 +87,10 @@ func (f *fakeAPI) serve(t *testing.T, cert tls.Certificate) {
 		return nil, nil
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = srv.Serve(tls.NewListener(&moodyListener{ln, f}, cfg)) })
+	wg.Go(func() { _ = f.srv.Serve(tls.NewListener(&moodyListener{ln, f}, cfg)) })
 	t.Cleanup(func() {
 		close(f.over)
-		_ = srv.Close()
+		f.end()
 		f.mu.Lock()
 		for c := range f.conns {
 			_ = c.Close()

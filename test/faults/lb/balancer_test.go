@@ -37,8 +37,13 @@ type balancer struct {
 // startOurs runs `hactl lb run` on 127.0.5.1 before the backends.
 func startOurs(t *testing.T, backends []string, more ...string) *balancer {
 	t.Helper()
+	return startOursAt(t, "127.0.5.1:6443", backends, more...)
+}
+
+func startOursAt(t *testing.T, addr string, backends []string, more ...string) *balancer {
+	t.Helper()
 	root := t.TempDir()
-	b := &balancer{name: "hactl", addr: "127.0.5.1:6443", root: root}
+	b := &balancer{name: "hactl", addr: addr, root: root}
 	args := []string{"lb", "run", "--root", root, "--listen", b.addr}
 	for _, a := range backends {
 		args = append(args, "--backend", a)
@@ -105,6 +110,18 @@ func (b *balancer) mustStatus(t *testing.T) lb.Status {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// backend is what it says of the one at address.
+func (b *balancer) backend(t *testing.T, address string) lb.BackendStatus {
+	t.Helper()
+	for _, m := range b.mustStatus(t).Backends {
+		if m.Address == address {
+			return m
+		}
+	}
+	t.Fatalf("no backend at %s", address)
+	return lb.BackendStatus{}
 }
 
 // until waits for the state of the backend at address.

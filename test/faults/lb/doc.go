@@ -8,9 +8,12 @@
 //
 // Everything runs in a network namespace of its own: real kube-apiservers on
 // 127.0.4.1 to .3 in front of a real etcd, the balancer on 127.0.5.1, HAProxy on
-// 127.0.5.2, attackers on 127.0.6.x. So addresses are fixed, packets can be
+// 127.0.5.2, attackers on 127.0.6.x, servers that misbehave on 127.0.7.x. So addresses are fixed, packets can be
 // dropped, and nobody else's ports are in the way.
 //
 // Judged are counts and outcomes: failed requests, connections that were cut,
-// what memory was used. Times are printed; an overloaded machine changes them.
+// what memory was used. Times are printed; an overloaded machine changes them. The
+// one exception is how much slower others become under attack: it is judged as the
+// ratio to a second balancer that nobody attacks, watched by the same clients at the
+// same time (comparison).
 package lb

@@ -289,9 +289,11 @@ func rollingRestart(t *testing.T, p *plane, b *balancer, which []*apiServer, rat
 	if len(failed) > 0 {
 		t.Errorf("%d requests failed", len(failed))
 	}
-	t.Logf("%s: %.0f requests a second, wanted were %d", b.name, float64(len(all))/lasted.Seconds(), rate)
-	if least := rate * len(which); len(all) < least { // no count of failures is 0 for want of requests
-		t.Errorf("only %d requests in %v", len(all), lasted)
+	// No count of failures is 0 for want of requests.
+	got := float64(len(all)) / lasted.Seconds()
+	t.Logf("%s: %.0f requests a second, wanted were %d", b.name, got, rate)
+	if least := rate * len(which); len(all) < least || long() && got < float64(rate) {
+		t.Errorf("only %d requests in %v: the machine is too busy for this test", len(all), lasted)
 	}
 }
 
