@@ -131,15 +131,22 @@ type observed struct {
 	patient [3]*kept // wait as long as it takes
 }
 
-// watch runs clients of the balancer at addr until ctx ends: a new connection
-// each `every`, and the kept ones.
-func watch(ctx context.Context, tg target, addr string, every time.Duration) *observed {
+// crowd is how clients behave.
+type crowd struct {
+	every   time.Duration // between two new connections
+	timeout time.Duration // of a new connection's request
+	haste   time.Duration // when half of the kept ones give a request up
+}
+
+// watch runs clients of the balancer at addr until ctx ends, on new connections and
+// on kept ones.
+func watch(ctx context.Context, tg target, addr string, c crowd) *observed {
 	o := &observed{}
 	var wg sync.WaitGroup
-	wg.Go(func() { o.fresh = tg.newConnections(ctx, addr, every, newTimeout) })
+	wg.Go(func() { o.fresh = tg.newConnections(ctx, addr, c.every, c.timeout) })
 	for i := range o.hasty {
 		o.hasty[i], o.patient[i] = &kept{}, &kept{}
-		wg.Go(func() { o.hasty[i].ask(ctx, tg, addr, askEvery, askTimeout) })
+		wg.Go(func() { o.hasty[i].ask(ctx, tg, addr, askEvery, c.haste) })
 		wg.Go(func() { o.patient[i].ask(ctx, tg, addr, askEvery, 2*time.Minute) })
 	}
 	wg.Wait()

@@ -17,16 +17,17 @@ const calmAddr = "127.0.5.3:6443"
 
 const (
 	window = 2 * time.Second
-	// attackEvery is how often a client connects anew meanwhile.
-	attackEvery = 20 * time.Millisecond
 	// mostSlower is how much slower the others' 99th percentile may become.
 	mostSlower = 2.0
 	// leastP99: what is below is the scheduler's on a small machine.
 	leastP99 = 5 * time.Millisecond
 	// leastSeen are the requests that a window needs, and leastWindows such windows.
-	leastSeen    = 40
+	leastSeen    = 20
 	leastWindows = 3
 )
+
+// unhurried clients give nothing up: how slow they are served is compared.
+var unhurried = crowd{every: 20 * time.Millisecond, timeout: time.Minute, haste: time.Minute}
 
 // windows is how many of them are watched.
 func windows() time.Duration {
@@ -54,8 +55,8 @@ func compare(t *testing.T, tg target, attacked, calm *balancer) *comparison {
 	ctx, stop := context.WithCancel(t.Context())
 	c := &comparison{}
 	var wg sync.WaitGroup
-	wg.Go(func() { c.attacked = watch(ctx, tg, attacked.addr, attackEvery) })
-	wg.Go(func() { c.calm = watch(ctx, tg, calm.addr, attackEvery) })
+	wg.Go(func() { c.attacked = watch(ctx, tg, attacked.addr, unhurried) })
+	wg.Go(func() { c.calm = watch(ctx, tg, calm.addr, unhurried) })
 	c.end = sync.OnceFunc(func() { stop(); wg.Wait() })
 	t.Cleanup(c.end)
 	return c
@@ -77,7 +78,7 @@ func (c *comparison) judge(t *testing.T, theirs int) {
 		m := medianOf(ratios)
 		t.Logf("p99 of %s beside the calm balancer's: %.2f times (%.2f)", what, m, ratios)
 		if len(ratios) < leastWindows {
-			t.Errorf("%s were seen in %d windows, want at least %d", what, len(ratios), leastWindows)
+			t.Errorf("%s were seen in %d windows, want at least %d: the machine is too busy for this test", what, len(ratios), leastWindows)
 		}
 		if m > mostSlower {
 			t.Errorf("the p99 of others' %s is %.2f times the calm balancer's, want at most %g", what, m, mostSlower)

@@ -103,7 +103,7 @@ func (f fault) run(t *testing.T, p *plane, balancers []*balancer) {
 	seen := make([]*observed, len(balancers))
 	var wg sync.WaitGroup
 	for i, b := range balancers {
-		wg.Go(func() { seen[i] = watch(ctx, p.target(), b.addr, newEvery) })
+		wg.Go(func() { seen[i] = watch(ctx, p.target(), b.addr, crowd{newEvery, newTimeout, askTimeout}) })
 	}
 	watchFor(t, time.Second)
 	over := time.After(lasts)
