@@ -116,7 +116,7 @@ func (o *options) build(ctx context.Context) error {
 	if o.hactl != "" {
 		return nil
 	}
-	o.hactl = filepath.Join(o.dir, "hactl")
+	o.hactl = filepath.Join(o.dir, "hactl-program") // a balancer called hactl has its folder beside it
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", o.hactl, "github.com/hactl/hactl/cmd/hactl")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
