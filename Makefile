@@ -22,7 +22,9 @@ help: ## this list
 .PHONY: build
 build: ## bin/hactl and bin/podmaster
 	@mkdir -p bin
-	$(GO) build -ldflags "-s -w" -o bin/ ./cmd/...
+	$(GO) build -ldflags "-s -w" -o bin/ ./cmd/hactl
+	@# Many podmasters wait on a host: without gRPC's request traces and cli's manual pages, 0.9 MB less each.
+	$(GO) build -tags grpcnotrace,urfave_cli_no_docs -ldflags "-s -w" -o bin/ ./cmd/podmaster
 
 .PHONY: kube
 kube: ## bin/kube: the Kubernetes components (built from source once, then cached)
