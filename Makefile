@@ -61,6 +61,12 @@ e2e: build kube ## the end-to-end tests, on real Kubernetes components
 faults: build kube ## faults on real processes, each once; HACTL_FAULT_REPEATS=50, HACTL_FAULT_LONG=1 for more
 	$(GO) test -tags faults -count=1 -timeout 60m ./test/faults/...
 
+.PHONY: nightly
+nightly: build kube ## more of podmaster's faults than CI has time for: 50 times each, on hosts 25 times, the model 20,000 times (a night; root)
+	HACTL_MODEL_RUNS=20000 $(GO) test -count=1 -timeout 3h -run TestModel ./internal/lease
+	HACTL_FAULT_REPEATS=50 $(GO) test -tags faults -count=1 -timeout 4h ./test/faults/lease
+	HACTL_FAULT_REPEATS=25 $(GO) test -tags lab -count=1 -timeout 8h ./test/faults/lease
+
 .PHONY: lab
 lab: build kube ## tests on systemd hosts (root, Debian packages)
 	@$(KUBEBIN) peers >/dev/null
