@@ -115,10 +115,10 @@ func mild(p Policy, h History, now time.Time) Action {
 	switch {
 	case h.Asleep:
 		return Action{None, Asleep, ""}
+	case h.crashing(p, now): // ends that a dependency excuses are not counted
+		return crash(h)
 	case h.Failing && h.Sick != "":
 		return Action{Hold, Dependency, h.Sick}
-	case h.crashing(p, now):
-		return crash(h)
 	case h.Stops > 0:
 		return Action{None, Doubt, fmt.Sprintf("stopped, %d of %d", h.Stops, p.Fall)}
 	case h.Fails > 0:

@@ -134,6 +134,15 @@ var mutants = map[string]struct {
 	"a moment's answer ends a crash loop": {"crash-loop", func(w *Watchdog) { w.cfg.Policy.Grace = 1 }},
 	"ends before a stop count":            {"crash-loop", observing(func(_ *History, o *Observation) { o.Off = false })},
 	"an end for want of etcd counts":      {"crash-sick-etcd", observing(func(_ *History, o *Observation) { o.Excused = false })},
+	"a busy machine excuses a crash loop": {"crash-busy", func(w *Watchdog) {
+		decide := w.decide
+		w.decide = func(p Policy, h History, now time.Time) Action {
+			if h.Failing && h.Sick != "" {
+				return Action{Hold, Dependency, h.Sick}
+			}
+			return decide(p, h, now)
+		}
+	}},
 	"a crash loop excuses a hang": {"crash-sick-etcd", func(w *Watchdog) {
 		decide := w.decide
 		w.decide = func(p Policy, h History, now time.Time) Action {

@@ -190,7 +190,16 @@ func (in *Installer) Stop(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return in.job(ctx, "stop", name, (*dbus.Conn).StopUnitContext)
+	if err := in.job(ctx, "stop", name, (*dbus.Conn).StopUnitContext); err != nil {
+		return err
+	}
+	// It was to end. Whatever its process said then, a machine is not degraded for it.
+	if s, err := in.State(ctx, name); err == nil && s.Active == workload.Failed {
+		if conn, err := in.m.bus(ctx); err == nil {
+			_ = conn.ResetFailedUnitContext(ctx, name)
+		}
+	}
+	return nil
 }
 
 // Restart stops and starts a unit, and returns as Start does.
