@@ -71,7 +71,7 @@ nightly: build kube ## more of podmaster's faults than CI has time for: 50 times
 lab: build kube ## tests on systemd hosts (root, Debian packages)
 	@$(KUBEBIN) peers >/dev/null
 	@$(KUBEBIN) node >/dev/null
-	$(GO) test -tags lab -count=1 -timeout 60m -p 1 ./test/hosts/... ./test/faults/... ./test/masters/...
+	$(GO) test -tags lab -count=1 -timeout 90m -p 1 ./test/hosts/... ./test/faults/... ./test/masters/...
 
 .PHONY: masters
 masters: build kube ## hactl bootstrap on three systemd hosts: the short part of the lab (root, Debian packages)
