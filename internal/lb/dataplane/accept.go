@@ -34,28 +34,18 @@ func (l *loop) unwatchListeners() {
 	}
 }
 
-// accept takes newcomers of listener i: one, and twice as many each time that the
-// listener is ready again at once. Asking an empty queue makes the kernel build a
-// socket in vain, which costs more than another event.
+// accept takes newcomers of listener i.
 func (l *loop) accept(i int) {
 	fds := l.eng.listenerFDs()
 	if i >= len(fds) {
 		return
 	}
-	switch beat := l.beats.Load(); beat - l.accepted {
-	case 0: // another listener in the same batch
-	case 1:
-		l.burst, l.accepted = min(2*l.burst, acceptBatch), beat
-	default:
-		l.burst, l.accepted = 1, beat
-	}
-	for range l.burst {
+	for range acceptBatch {
 		fd, errno := rawAccept(fds[i], l.peer)
 		switch errno {
 		case 0:
 			l.admit(fd, peerAddr(&l.peer.sa))
 		case unix.EAGAIN:
-			l.burst = 1
 			return
 		case unix.EINTR, unix.ECONNABORTED:
 		case unix.EMFILE, unix.ENFILE:

@@ -43,8 +43,6 @@ type loop struct {
 	mostHeld int     // bound of held
 	tokens   float64 // replays that the budget allows now
 	paused   int64   // accept again at this time; 0: not paused
-	burst    int     // newcomers to take at the next event of a listener
-	accepted uint64  // the beat of the last such event
 	reserve  int32   // a descriptor to give up when there is no other
 
 	helloQ, tryQ, lastQ queue
@@ -74,7 +72,6 @@ func newLoop(id int, e *Engine) (_ *loop, err error) {
 		ev: new(unix.EpollEvent), peer: new(acceptBuf), tcpInfo: new(tcpInfoBuf), one: new(int32),
 		lingerNone: &unix.Linger{Onoff: 1},
 		tokens:     replayBurst,
-		burst:      1,
 	}
 	l.helloQ.after = e.cfg.HelloTimeout.Milliseconds()
 	l.tryQ.after = e.cfg.ReplayAfter.Milliseconds()
