@@ -48,6 +48,9 @@ func readHello(p []byte) (v helloVerdict, n int) {
 		if length == 0 || length > maxRecordPayload {
 			return helloNot, 0
 		}
+		if pos+recordHeaderLen+length > MaxHello { // whatever it holds: said before that comes
+			return helloTooBig, 0
+		}
 		body := rest[recordHeaderLen:min(len(rest), recordHeaderLen+length)]
 		if got < helloHeaderLen {
 			copied := copy(head[got:], body)
@@ -67,9 +70,6 @@ func readHello(p []byte) (v helloVerdict, n int) {
 		got += length
 		pos += recordHeaderLen + length
 		if want >= 0 && got >= want {
-			if pos > MaxHello {
-				return helloTooBig, 0
-			}
 			return helloWhole, pos
 		}
 	}
