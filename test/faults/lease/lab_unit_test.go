@@ -32,9 +32,9 @@ func unitFaults() []labFault {
 			w.sh(h, "systemctl freeze 'podmaster-guard-*' && systemctl freeze "+podmaster)
 		}, mend: func(w *labWorld, h *labHost) { w.sh(h, "systemctl kill -s KILL 'podmaster-guard-*'; true") }},
 		// Nothing binds the unit to podmaster's any more: only the will names it.
-		{name: "the drop-in is deleted, podmaster's unit and the guard's are frozen", moves: true, onlySink: true, within: time.Second, hit: func(w *labWorld, h *labHost) {
-			w.sh(h, "rm -r /run/systemd/system/work.service.d && systemctl daemon-reload && systemctl freeze 'podmaster-guard-*' && systemctl freeze "+podmaster)
-		}, mend: func(w *labWorld, h *labHost) { w.sh(h, "systemctl kill -s KILL 'podmaster-guard-*'; true") }},
+		{name: "the drop-in is deleted, podmaster and guard are killed at once", renews: true, hit: func(w *labWorld, h *labHost) {
+			w.sh(h, "rm -r /run/systemd/system/work.service.d && systemctl daemon-reload && kill -KILL $(systemctl show -P MainPID 'podmaster-guard-*' "+podmaster+")")
+		}},
 		{name: "kill the guard", renews: true, hit: func(w *labWorld, h *labHost) {
 			w.sh(h, "systemctl kill -s KILL 'podmaster-guard-*'")
 		}},
