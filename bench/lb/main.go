@@ -6,6 +6,7 @@
 //
 //	go run ./bench/lb                     everything
 //	go run ./bench/lb -only small,conn    some of it
+//	go run ./bench/lb -congestion cubic   under the kernel's default, whatever the machine's is
 //
 // Client, balancer and backend share the machine: read ratios, not rates. What
 // happens when API servers fail is measured by test/faults/lb.
@@ -38,8 +39,8 @@ type options struct {
 
 func main() {
 	var (
-		o             options
-		only, proxies string
+		o                      options
+		only, proxies, control string
 	)
 	if len(os.Args) > 1 && os.Args[1] == naiveCommand {
 		exit(naive(os.Args[2:]))
@@ -50,7 +51,16 @@ func main() {
 	flag.StringVar(&only, "only", "small,conn,bulk,latency,idle,slow,probes", "workloads")
 	flag.StringVar(&proxies, "proxies", "hactl,hactl-hello,haproxy-splice,nginx,naive", "balancers to compare with haproxy")
 	flag.IntVar(&o.idle, "idle", 50000, "the larger number of idle connections, as far as the limit of open files goes")
+	flag.StringVar(&control, "congestion", "", "TCP congestion control for all, in a network namespace of its own (needs root), such as cubic, the kernel's default; empty: the machine's")
 	flag.Parse()
+	if control != "" {
+		if os.Getenv(inNamespace) == "" {
+			exit(runInNamespace())
+		}
+		if err := enterNamespace(control); err != nil {
+			exit(err)
+		}
+	}
 	o.only, o.proxies = strings.Split(only, ","), strings.Split(proxies, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -83,7 +93,7 @@ func run(ctx context.Context, o options) error {
 	if err := o.build(ctx); err != nil {
 		return err
 	}
-	fmt.Printf("%s, %d CPUs, Linux %s, %s; load average before: %s\n", firstLine("haproxy", "-v"), runtime.NumCPU(), release(), runtime.Version(), loadAverage())
+	fmt.Printf("%s, %d CPUs, Linux %s, congestion control %s, %s; load average before: %s\n", firstLine("haproxy", "-v"), runtime.NumCPU(), release(), congestion(), runtime.Version(), loadAverage())
 	b, err := startBackends(ctx, dir, o.idle)
 	if err != nil {
 		return err
