@@ -20,6 +20,8 @@ func hiddenMain(args []string) (err error, done bool) {
 		return singleton.GuardMain(releaseOrphan), true
 	case singleton.UnitGuardArg:
 		return singleton.UnitGuardMain(releaseOrphan), true
+	case singleton.GateArg:
+		return singleton.GateMain(), true
 	case stoppedArg:
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 		defer cancel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -325,6 +326,41 @@ func TestStuck(t *testing.T) {
 			t.Error("released though the work is stuck")
 		}
 		close(release)
+	})
+}
+
+// thawed is a clock of a party that is frozen at times: its timers fire late.
+type thawed struct {
+	bubbleClock
+	frozen *atomic.Int64 // for how long, ns
+}
+
+func (c thawed) Now() time.Duration {
+	return c.bubbleClock.Now() + time.Duration(c.frozen.Load())
+}
+
+func (c thawed) At(t time.Duration) (<-chan struct{}, func()) {
+	return c.bubbleClock.At(t - time.Duration(c.frozen.Load()))
+}
+
+// A holder that slept beyond its term waits for the news of its work's end, which
+// somebody else has brought about: it stays a candidate.
+func TestThawedHolderCampaignsAgain(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		clock := thawed{b.clock, new(atomic.Int64)}
+		stop, res := b.run("m1", b.elector("m1", func(c *lease.Config) { c.Clock = clock }), func(ctx context.Context, _ *lease.Term) error {
+			<-ctx.Done()
+			time.Sleep(2 * time.Second)
+			return nil
+		})
+		time.Sleep(10 * time.Second)
+		clock.frozen.Store(int64(time.Minute))
+		time.Sleep(10 * time.Second)
+		b.wantDiary("m1 begins", "m1 ends", "m1 begins")
+		stop()
+		if err := <-res; err != nil {
+			t.Errorf("run: %v", err)
+		}
 	})
 }
 

@@ -125,9 +125,13 @@ func (r *reign) wake(next time.Duration) time.Duration {
 }
 
 // stuckAt is when lead, which was told to stop, should have returned: by the
-// deadline, but when we were frozen ourselves it gets a moment to do so.
+// deadline. When we were frozen beyond that ourselves, all that could be too late
+// is, and what is awaited is only the news: it gets a TTL.
 func (r *reign) stuckAt() time.Duration {
 	deadline, _ := r.term.Deadline()
+	if r.told > deadline {
+		return r.told + r.e.cfg.TTL
+	}
 	return max(deadline, r.told+r.e.cfg.StopTime/2)
 }
 

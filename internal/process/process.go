@@ -43,6 +43,9 @@ type Config struct {
 	// KeepGroup leaves the rest of the group alive when the leader has ended.
 	// By default it gets SIGKILL, as systemd does with a unit's control group.
 	KeepGroup bool
+	// Companion is a process of the caller's own, beside its work: KillDescendants
+	// and ReapOrphans leave it, and what it starts, alone.
+	Companion bool
 }
 
 // Process is a running or ended process and its group.
@@ -50,6 +53,7 @@ type Process struct {
 	pid       int
 	mark      string
 	keepGroup bool
+	companion bool
 	proc      *os.Process
 	done      chan struct{}
 
@@ -70,7 +74,7 @@ func Start(cfg Config) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %q: %w", cfg.Path, err)
 	}
-	p := &Process{mark: rand.Text(), keepGroup: cfg.KeepGroup, done: make(chan struct{})}
+	p := &Process{mark: rand.Text(), keepGroup: cfg.KeepGroup, companion: cfg.Companion, done: make(chan struct{})}
 	attr.Env = append(slices.Clone(attr.Env), MarkEnv+"="+p.mark)
 	started := make(chan error)
 	go p.run(path, append([]string{cfg.Path}, cfg.Args...), attr, started)
@@ -139,6 +143,10 @@ func (p *Process) run(path string, argv []string, attr *os.ProcAttr, started cha
 		return
 	}
 	p.proc, p.pid = proc, proc.Pid
+	if p.companion {
+		companions.Store(p.pid, true)
+		defer companions.Delete(p.pid)
+	}
 	started <- nil
 
 	waitExit(p.pid)

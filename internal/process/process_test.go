@@ -35,6 +35,11 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Println(p.PID())
 		select {}
+	case "fused":
+		if err := fused(os.Args[1]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 	case "reaper": // a subreaper that kills what its shell left behind
 		if err := reaper(); err != nil {
 			fmt.Println(err)

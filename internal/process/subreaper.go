@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,8 @@ func BecomeSubreaper() error {
 	return nil
 }
 
-// Descendants lists the live descendants of the calling process.
+// Descendants lists the live descendants of the calling process, its companions
+// excepted.
 func Descendants() ([]int, error) {
 	rest, err := ownDescendants()
 	pids := make([]int, 0, len(rest))
@@ -29,8 +31,17 @@ func Descendants() ([]int, error) {
 	return pids, err
 }
 
-// KillDescendants sends SIGKILL to every descendant of the calling process until
-// none lives or ctx ends. Only in a subreaper does that include daemons.
+// companions are the pids of the running processes with Config.Companion.
+var companions sync.Map
+
+func companion(s stat) bool {
+	_, ok := companions.Load(s.PID)
+	return ok
+}
+
+// KillDescendants sends SIGKILL to every descendant of the calling process, its
+// companions excepted, until none lives or ctx ends. Only in a subreaper does that
+// include daemons.
 func KillDescendants(ctx context.Context) error {
 	return killUntilNone(ctx, ownDescendants)
 }
@@ -41,7 +52,7 @@ func ownDescendants() ([]stat, error) {
 	if err != nil {
 		return nil, err
 	}
-	return descendants(all, func(s stat) bool { return s.PPID == self }), nil
+	return descendants(all, func(s stat) bool { return s.PPID == self && !companion(s) }), nil
 }
 
 // ReapOrphans reaps the zombies that were handed to this subreaper, except the
@@ -55,7 +66,7 @@ func ReapOrphans(own ...*Process) int {
 	}
 	n := 0
 	for _, s := range all {
-		if s.PPID != self || s.live() || slices.ContainsFunc(own, func(p *Process) bool { return p != nil && p.pid == s.PID }) {
+		if s.PPID != self || s.live() || companion(s) || slices.ContainsFunc(own, func(p *Process) bool { return p != nil && p.pid == s.PID }) {
 			continue
 		}
 		if pid, _ := unix.Wait4(s.PID, nil, unix.WNOHANG, nil); pid == s.PID {

@@ -39,6 +39,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) == 2 && os.Args[1] == GateArg {
+		if err := GateMain(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if err := process.BecomeSubreaper(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -378,6 +385,38 @@ func TestGuardKeepsTheDeadline(t *testing.T) {
 	// And it starts nothing after it.
 	if _, err := startGuarded(t.Context(), []string{os.Args[0], GuardArg}, first, 1, nil); err == nil || !strings.Contains(err.Error(), "ended before") {
 		t.Errorf("a start after the deadline: %v", err)
+	}
+}
+
+// A guard that is stopped, whose podmaster does nothing either, dies by the
+// kernel's hand soon after its deadline, and the command with it.
+func TestStoppedGuardDiesAtTheDeadline(t *testing.T) {
+	const slack = 100 * time.Millisecond
+	first := guardOrder{Start: &guardStart{Path: "sleep", Args: []string{"1000"}, Env: os.Environ(), Slack: slack}}
+	deadline := lease.Boottime{}.Now() + 5*time.Second
+	g, err := startGuarded(t.Context(), []string{os.Args[0], GuardArg}, first, deadline, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.guard.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-g.guard.Done():
+	case <-time.After(30 * time.Second):
+		t.Error("the stopped guard lives on")
+		_ = g.guard.Kill()
+	}
+	end := g.guard.Wait()
+	if now := (lease.Boottime{}).Now(); end.Signal != syscall.SIGKILL || now < deadline+slack {
+		t.Errorf("ended by %v, %v after the deadline", end, now-deadline)
+	}
+	dead(t, g.pid)
+	if _, ok := <-g.ended; ok {
+		t.Error("a report of a stopped guard")
+	}
+	if err := g.kill(); err != nil {
+		t.Error(err)
 	}
 }
 

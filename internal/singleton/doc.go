@@ -16,7 +16,11 @@
 // one of systemd's. That one only takes the file away, and the pod's stop is confirmed
 // by its port or by kubelet.
 //
-// What it does not do: keep a command from working that was frozen together with
-// podmaster and the guard (a host that slept) in the moment between the thaw and
-// the guard's first instruction. The gate does that; docs/guarantees.md.
+// Gate forwards TCP while the term stands, from a process of its own. The kernel
+// kills it at the deadline, and a command's guard soon after its own, in whatever
+// state they are (process.Fuse, docs/adr/0014).
+//
+// What it does not do: stop in time what daemonized and was frozen together with
+// podmaster and the guard. A program that goes through the gate, or whose receiver
+// checks tokens, has no effect then; docs/guarantees.md.
 package singleton

@@ -1,37 +1,55 @@
 package singleton
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/logging"
+	"github.com/hactl/hactl/internal/process"
 )
 
-// Gate forwards TCP connections from Listen to Target, but only while the term
-// stands: the deadline is looked at right before each piece of data is passed on,
-// so that work which woke after its term reaches nothing. When the term ends both
-// sides are reset, and what was not yet sent is thrown away.
+// GateArg is the argument by which cmd/podmaster knows that it is a gate.
+const GateArg = "__gate"
+
+// Gate forwards TCP connections from an address to a target, but only while the
+// term stands. What forwards is a process of its own for each term (GateMain),
+// which the kernel kills at the term's deadline whatever state it is in: no byte
+// passes late, not even one that had been looked at in time. Between terms the
+// gate resets whoever comes.
 type Gate struct {
 	target string
-	ln     net.Listener
+	self   []string // the command line that calls GateMain
+	ln     *net.TCPListener
 	log    *slog.Logger
 
-	mu    sync.Mutex
-	term  *lease.Term
-	conns map[*net.TCPConn]struct{}
+	mu   sync.Mutex // held while what accepts is exchanged
+	stop func()     // ends what accepts now; nil once the gate is closed
 }
 
-// gateBuffer is the largest piece that is passed on after one look at the clock.
-const gateBuffer = 32 << 10
+// gateOrder is what podmaster tells the gate's process, one JSON value after another.
+type gateOrder struct {
+	Target   string        `json:"target,omitempty"` // in the first one
+	Deadline time.Duration `json:"deadline"`         // CLOCK_BOOTTIME: nothing is passed on from then
+}
 
-// NewGate listens at once, so that an address in use is an error before any term.
+// The gate process' descriptors beside the standard ones.
+const (
+	gateOrdersFD   = 3
+	gateListenerFD = 4
+)
+
+// NewGate listens, and refuses, at once, so that an address in use is an error
+// before any term. Close it.
 func NewGate(listen, target string, log *slog.Logger) (*Gate, error) {
 	if _, _, err := net.SplitHostPort(target); err != nil {
 		return nil, fmt.Errorf("gate target: %w", err)
@@ -43,29 +61,71 @@ func NewGate(listen, target string, log *slog.Logger) (*Gate, error) {
 	if log == nil {
 		log = logging.Discard()
 	}
-	return &Gate{target: target, ln: ln, log: log, conns: map[*net.TCPConn]struct{}{}}, nil
+	g := &Gate{target: target, self: []string{"/proc/self/exe", GateArg}, ln: ln.(*net.TCPListener), log: log, stop: func() {}}
+	g.exchange(g.refuse)
+	return g, nil
 }
 
 // Addr is where the gate listens.
 func (g *Gate) Addr() net.Addr { return g.ln.Addr() }
 
-// Close frees the address of a gate that is not run.
-func (g *Gate) Close() error { return g.ln.Close() }
-
-// Open lets connections through until Shut, as long as term is valid.
-func (g *Gate) Open(term *lease.Term) {
+// Close ends the gate and frees its address.
+func (g *Gate) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.term = term
+	if g.stop == nil {
+		return nil
+	}
+	g.stop()
+	g.stop = nil
+	return g.ln.Close()
+}
+
+// Open lets connections through until Shut, as long as term is valid. Whoever
+// connects from now on is not refused.
+func (g *Gate) Open(term *lease.Term) {
+	g.exchange(func(ctx context.Context) {
+		g.forward(ctx, term)
+		g.refuse(ctx)
+	})
 }
 
 // Shut resets every connection and refuses new ones.
-func (g *Gate) Shut() {
+func (g *Gate) Shut() { g.exchange(g.refuse) }
+
+// exchange ends what accepts, and has next accept from now on.
+func (g *Gate) exchange(next func(context.Context)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.term = nil
-	for c := range g.conns {
-		reset(c)
+	if g.stop == nil {
+		return
+	}
+	g.stop()
+	_ = g.ln.SetDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		next(ctx)
+	}()
+	g.stop = func() {
+		cancel()
+		_ = g.ln.SetDeadline(time.Unix(1, 0)) // ends an Accept
+		<-done
+	}
+}
+
+// refuse resets whoever comes until ctx ends.
+func (g *Gate) refuse(ctx context.Context) {
+	for ctx.Err() == nil {
+		c, err := g.ln.AcceptTCP()
+		switch {
+		case err == nil:
+			reset(c)
+		case ctx.Err() == nil:
+			g.log.Warn("the gate cannot accept", "err", err)
+			sleep(ctx, 50*time.Millisecond)
+		}
 	}
 }
 
@@ -74,130 +134,90 @@ func reset(c *net.TCPConn) {
 	_ = c.Close()
 }
 
-// Run accepts until ctx ends, then resets everything.
-func (g *Gate) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = g.ln.Close() })
-	defer stop()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer g.Shut()
-	for {
-		c, err := g.ln.Accept()
-		switch {
-		case err == nil:
-			wg.Go(func() { g.serve(ctx, c.(*net.TCPConn)) })
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("gate: %w", err)
-		default:
-			g.log.Warn("the gate cannot accept", "err", err)
-			if !sleep(ctx, 50*time.Millisecond) {
-				return nil
-			}
+// forward keeps a process that forwards until ctx or the term ends.
+func (g *Gate) forward(ctx context.Context, term *lease.Term) {
+	for ctx.Err() == nil && term.Valid() {
+		err := g.process(ctx, term)
+		if ctx.Err() != nil || !term.Valid() {
+			return
 		}
+		g.log.Warn("the gate's process ended during the term, and is started again", "err", err)
+		sleep(ctx, 50*time.Millisecond)
 	}
 }
 
-// enter registers the connections of a valid term; it returns nil when there is none.
-func (g *Gate) enter(conns ...*net.TCPConn) *lease.Term {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.term == nil || !g.term.Valid() {
-		return nil
-	}
-	for _, c := range conns {
-		g.conns[c] = struct{}{}
-	}
-	return g.term
-}
-
-func (g *Gate) leave(conns ...*net.TCPConn) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, c := range conns {
-		delete(g.conns, c)
-	}
-}
-
-func (g *Gate) serve(ctx context.Context, in *net.TCPConn) {
-	term := g.enter()
-	if term == nil {
-		reset(in)
-		return
-	}
-	dialer := net.Dialer{Timeout: 5 * time.Second}
-	conn, err := dialer.DialContext(ctx, "tcp", g.target)
+// process starts a process that forwards, keeps its deadline the term's, and
+// returns when it has ended: by itself, or killed at ctx's end.
+func (g *Gate) process(ctx context.Context, term *lease.Term) error {
+	ordersR, orders, err := os.Pipe()
 	if err != nil {
-		g.log.Debug("the gate's target does not answer", "backend", g.target, "err", err)
-		reset(in)
-		return
+		return err
 	}
-	out := conn.(*net.TCPConn)
-	_ = out.SetLinger(0) // should podmaster die, the kernel drops what was not sent
-	if g.enter(in, out) != term {
-		reset(in)
-		reset(out)
-		return
+	defer orders.Close()
+	p, err := g.start(ordersR)
+	_ = ordersR.Close()
+	if err != nil {
+		return err
 	}
-	defer g.leave(in, out)
-	ended, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go g.cut(ended, term, in, out)
-	var wg sync.WaitGroup
-	wg.Go(func() { pass(term, out, in) })
-	wg.Go(func() { pass(term, in, out) })
-	wg.Wait()
-	_ = out.SetLinger(-1) // a clean end: what was sent still arrives
-	_ = in.Close()
-	_ = out.Close()
-}
-
-// cut resets both sides at the term's deadline, unless renewals move it.
-func (g *Gate) cut(ctx context.Context, term *lease.Term, conns ...*net.TCPConn) {
-	for {
-		d, changed := term.Deadline()
-		fired, stop := lease.Boottime{}.At(d)
+	enc := json.NewEncoder(orders)
+	for target := g.target; ; target = "" {
+		deadline, moved := term.Deadline()
+		// One that is stopped does not read; then the last deadline it knows stands.
+		_ = orders.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		if err := enc.Encode(gateOrder{Target: target, Deadline: deadline}); err != nil {
+			g.log.Debug("the gate's process takes no new deadline", "err", err)
+		}
 		select {
-		case <-fired:
-			if !term.Valid() {
-				for _, c := range conns {
-					reset(c)
-				}
-				return
-			}
-		case <-changed:
+		case <-moved:
+		case <-p.Done():
+			return p.Err()
 		case <-ctx.Done():
-			stop()
-			return
+			_ = p.Kill()
+			p.Wait()
+			return nil
 		}
-		stop()
 	}
 }
 
-// pass copies from src to dst while term is valid, and resets both when it is not.
-func pass(term *lease.Term, dst, src *net.TCPConn) {
-	buf := make([]byte, gateBuffer)
-	for {
-		n, err := src.Read(buf)
-		if n > 0 {
-			if !term.Valid() {
-				reset(src)
-				reset(dst)
-				return
-			}
-			if _, werr := dst.Write(buf[:n]); werr != nil {
-				reset(src)
-				return
-			}
-		}
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				_ = dst.CloseWrite()
-			} else {
-				reset(dst)
-			}
-			return
-		}
+func (g *Gate) start(orders *os.File) (*process.Process, error) {
+	ln, err := g.ln.File()
+	if err != nil {
+		return nil, err
 	}
+	defer ln.Close()
+	said, stderr, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.Close()
+	p, err := process.Start(process.Config{
+		Path: g.self[0], Args: g.self[1:], Stderr: stderr, ExtraFiles: []*os.File{orders, ln}, Companion: true,
+	})
+	if err != nil {
+		return nil, errors.Join(err, said.Close())
+	}
+	go g.tell(said)
+	return p, g.nonblocking()
+}
+
+// tell passes on what the gate's process has to say.
+func (g *Gate) tell(said *os.File) {
+	defer said.Close()
+	for lines := bufio.NewScanner(said); lines.Scan(); {
+		g.log.Debug("gate: " + lines.Text())
+	}
+}
+
+// nonblocking undoes what handing a descriptor to a new process does to the
+// listener: the mode is one for all descriptors of a socket.
+func (g *Gate) nonblocking() error {
+	raw, err := g.ln.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	if err := raw.Control(func(fd uintptr) { set = syscall.SetNonblock(int(fd), true) }); err != nil {
+		return err
+	}
+	return set
 }

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/lease/leasetest"
-	"github.com/hactl/hactl/internal/testwait"
+	"github.com/hactl/hactl/internal/process"
 )
 
 // frozenLock renews once and never again.
@@ -48,65 +52,160 @@ func echoServer(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-func TestGate(t *testing.T) {
+// openGate is a gate that is closed with the test.
+func openGate(t *testing.T) *Gate {
+	t.Helper()
 	g, err := NewGate("127.0.0.1:0", echoServer(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	gateDone := make(chan error, 1)
-	go func() { gateDone <- g.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-gateDone; err != nil {
+	t.Cleanup(func() {
+		if err := g.Close(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return g
+}
 
-	if _, err := echo(g.Addr().String()); err == nil {
-		t.Error("open without a term")
-	}
-	e, err := lease.New(lease.Config{Lock: frozenLock{&leasetest.Memory{}}, Holder: "m1", TTL: time.Second, Once: true})
+// during calls f in a term of ttl that is renewed once and never again, and waits
+// until f has returned.
+func during(t *testing.T, ttl time.Duration, f func(term *lease.Term)) {
+	t.Helper()
+	e, err := lease.New(lease.Config{Lock: frozenLock{&leasetest.Memory{}}, Holder: "m1", TTL: ttl, Once: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var conn net.Conn
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	led := make(chan struct{}) // Run does not wait for a lead that is stuck
 	err = e.Run(ctx, func(_ context.Context, term *lease.Term) error {
 		defer close(led)
+		defer cancel()
+		f(term)
+		return nil
+	})
+	if err != nil && !errors.Is(err, lease.ErrLost) && !errors.Is(err, lease.ErrStuck) {
+		t.Errorf("run: %v", err)
+	}
+	<-led
+}
+
+// mustReset waits until conn is reset. What was still echoed is let be: a signal
+// takes a moment.
+func mustReset(t *testing.T, conn net.Conn) {
+	t.Helper()
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.Copy(io.Discard, conn); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read: %v, want a reset", err)
+	}
+}
+
+func TestGate(t *testing.T) {
+	g := openGate(t)
+	if _, err := echo(g.Addr().String()); err == nil {
+		t.Error("open without a term")
+	}
+	during(t, 3*time.Second, func(term *lease.Term) {
 		g.Open(term)
-		var err error
-		if conn, err = echo(g.Addr().String()); err != nil {
+		conn, err := echo(g.Addr().String())
+		if err != nil {
 			t.Errorf("shut during the term: %v", err)
-			return nil
+			return
 		}
+		defer conn.Close()
 		// The work ignores its end; the gate does not: it resets at the deadline.
-		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
-			t.Errorf("at the deadline: %v, want a reset", err)
-		}
+		mustReset(t, conn)
 		if term.Valid() {
 			t.Error("reset before the deadline")
 		}
 		if _, err := echo(g.Addr().String()); err == nil {
 			t.Error("open after the deadline")
 		}
-		return nil
 	})
-	if !errors.Is(err, lease.ErrLost) && !errors.Is(err, lease.ErrStuck) {
-		t.Errorf("run: %v", err)
-	}
-	<-led
 	g.Shut()
-	testwait.For(t, "the gate to forget its connections", 10*time.Second, func() error {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if len(g.conns) > 0 {
-			return errors.New("some are left")
+	if _, err := echo(g.Addr().String()); err == nil {
+		t.Error("open after it was shut")
+	}
+}
+
+// A gate that is stopped passes nothing late, not even what it had read in time:
+// the kernel ends it. Nobody here continues it.
+func TestStoppedGateIsCutAtTheDeadline(t *testing.T) {
+	g := openGate(t)
+	during(t, 3*time.Second, func(term *lease.Term) {
+		g.Open(term)
+		conn, err := echo(g.Addr().String())
+		if err != nil {
+			t.Errorf("shut during the term: %v", err)
+			return
 		}
-		return nil
+		defer conn.Close()
+		pid := gateProcess(t)
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Error(err)
+		}
+		if _, err := io.WriteString(conn, "late\n"); err != nil {
+			t.Error(err)
+		}
+		mustReset(t, conn)
+		if term.Valid() {
+			t.Error("reset before the deadline")
+		}
 	})
-	_ = conn.Close()
+}
+
+// A gate's process that is killed is started again during the term, and its
+// connections are reset. What kills all of a lost guard's work spares it.
+func TestGateComesBack(t *testing.T) {
+	g := openGate(t)
+	during(t, time.Minute, func(term *lease.Term) {
+		g.Open(term)
+		conn, err := echo(g.Addr().String())
+		if err != nil {
+			t.Errorf("shut during the term: %v", err)
+			return
+		}
+		defer conn.Close()
+		pid := gateProcess(t)
+		if err := process.KillDescendants(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if now := gateProcess(t); now != pid {
+			t.Errorf("gate %d did not survive, now %d", pid, now)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		mustReset(t, conn)
+		again, err := echo(g.Addr().String())
+		if err != nil {
+			t.Errorf("not started again: %v", err)
+			return
+		}
+		_ = again.Close()
+	})
+}
+
+// gateProcess is the pid of the one gate that this process has.
+func gateProcess(t *testing.T) int {
+	t.Helper()
+	children, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, file := range children {
+		data, _ := os.ReadFile(file)
+		for _, pid := range strings.Fields(string(data)) {
+			if args, _ := os.ReadFile("/proc/" + pid + "/cmdline"); strings.Contains(string(args), GateArg) {
+				pids = append(pids, atoi(t, pid))
+			}
+		}
+	}
+	if len(pids) != 1 {
+		t.Fatalf("gates: %v, want one", pids)
+	}
+	return pids[0]
 }
 
 // echo connects and has one line echoed.

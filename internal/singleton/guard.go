@@ -45,6 +45,9 @@ type guardStart struct {
 	Dir  string   `json:"dir,omitempty"`
 	// Foreground gives the terminal that is stdin to the command's group.
 	Foreground bool `json:"foreground,omitempty"`
+	// Slack is how long after a deadline the kernel lets a guard live that has done
+	// nothing, stopped or starved; the command dies with it. 0: for ever.
+	Slack time.Duration `json:"slack,omitempty"`
 }
 
 // guardReport is what the guard tells podmaster.
@@ -90,6 +93,8 @@ type guard struct {
 	unlink   string
 	unit     *systemd.Target
 	child    *process.Process
+	fuse     *process.Fuse // nil: none
+	slack    time.Duration
 	deadline time.Duration
 }
 
@@ -120,6 +125,7 @@ func (g *guard) run(orders io.Reader) error {
 				g.deadline = o.Deadline
 				stopTimer()
 				fired, stopTimer = g.clock.At(g.deadline)
+				g.moveFuse()
 			}
 			if o.Disarm {
 				return nil
@@ -132,6 +138,14 @@ func (g *guard) run(orders io.Reader) error {
 		case <-done:
 			return g.end(false)
 		}
+	}
+}
+
+// moveFuse has the kernel kill the guard should it not have acted soon after its
+// deadline. It cannot fail once the fuse is there.
+func (g *guard) moveFuse() {
+	if g.fuse != nil {
+		_ = g.fuse.Light(g.deadline + g.slack)
 	}
 }
 
@@ -156,6 +170,14 @@ func (g *guard) obey(o guardOrder) error {
 		return g.reports.Encode(guardReport{PID: os.Getpid()})
 	}
 	if o.Start != nil {
+		if o.Start.Slack > 0 {
+			fuse, err := process.NewFuse()
+			if err != nil {
+				return fmt.Errorf("guard: %w", err)
+			}
+			g.fuse, g.slack = fuse, o.Start.Slack
+			g.moveFuse()
+		}
 		// The last look at the clock is as near to the fork as can be.
 		if g.clock.Now() >= g.deadline {
 			return errors.New("the term had ended before the command could start")
@@ -207,6 +229,9 @@ func (g *guard) killAll() error {
 	}
 	if g.child != nil {
 		_ = g.child.Kill()
+		if g.fuse != nil {
+			_ = g.fuse.Light(0) // it has acted, and the rest may take longer
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -33,7 +33,7 @@ type Config struct {
 	Lock      *etcdlock.Lock
 	Work      Work
 	Notifier  *Notifier // nil: none
-	Gate      *Gate     // nil: none
+	Gate      *Gate     // nil: none; its owner closes it
 	Spread    *Spread   // whose Delay the elector uses; nil: none
 	// StartTimeout is how long etcd may take to answer at the start. Default 10s.
 	StartTimeout time.Duration
@@ -151,13 +151,6 @@ func (r *Runtime) companions(ctx context.Context, presence *etcdlock.Presence) {
 	parts = append(parts, func() { r.prefer(ctx) })
 	if r.cfg.Notifier != nil {
 		parts = append(parts, func() { r.cfg.Notifier.Run(ctx) })
-	}
-	if r.cfg.Gate != nil {
-		parts = append(parts, func() {
-			if err := r.cfg.Gate.Run(ctx); err != nil {
-				r.cfg.Logger.Error("the gate is closed", "err", err)
-			}
-		})
 	}
 	done := make(chan struct{})
 	for _, part := range parts {

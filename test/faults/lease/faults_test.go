@@ -27,9 +27,6 @@ type fault struct {
 	moves bool
 	// renews: another process must work afterwards, wherever.
 	renews bool
-	// onlySink: the work itself cannot be kept from a few last instructions when
-	// its host thaws; only the gate is judged (docs/guarantees.md).
-	onlySink bool
 }
 
 func faults() []fault {
@@ -52,19 +49,26 @@ func faults() []fault {
 			w.wait(ttl)
 			_ = syscall.Kill(pid, syscall.SIGCONT)
 		}},
-		{name: "freeze podmaster and guard, then kill podmaster", moves: true, onlySink: true, hit: func(w *world, h *host) {
+		{name: "freeze podmaster and guard, then kill podmaster", moves: true, hit: func(w *world, h *host) {
 			_ = syscall.Kill(parentOf(h.workPID()), syscall.SIGSTOP)
 			h.signal(syscall.SIGSTOP)
 			w.wait(time.Second)
 			h.signal(syscall.SIGKILL)
 		}, mend: restart},
+		{name: "freeze podmaster and guard", moves: true,
+			hit: func(w *world, h *host) {
+				_ = syscall.Kill(parentOf(h.workPID()), syscall.SIGSTOP)
+				h.signal(syscall.SIGSTOP)
+				w.wait(ttl + time.Second)
+			},
+			mend: func(_ *world, h *host) { h.signal(syscall.SIGCONT) }},
 		{name: "freeze child", hit: func(w *world, h *host) {
 			pid := h.workPID()
 			_ = syscall.Kill(pid, syscall.SIGSTOP)
 			w.wait(time.Second)
 			_ = syscall.Kill(pid, syscall.SIGCONT)
 		}},
-		{name: "freeze the whole host", moves: true, onlySink: true,
+		{name: "freeze the whole host", moves: true,
 			hit:  func(w *world, h *host) { h.signalAll(syscall.SIGSTOP); w.wait(ttl + 2*time.Second) },
 			mend: func(_ *world, h *host) { h.signalAll(syscall.SIGCONT) }},
 		{name: "cut podmaster from etcd", moves: true,
@@ -187,7 +191,7 @@ func (w *world) suffer(f fault, row *row) {
 	w.allThere()
 	after := w.reigns()
 	w.t.Logf("%s: %d new terms", f.name, len(after)-len(before))
-	row.add(w.gap(start), len(after)-len(before), w.judge(f.onlySink))
+	row.add(w.gap(start), len(after)-len(before), w.judge())
 	w.forget()
 }
 

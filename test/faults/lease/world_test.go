@@ -239,8 +239,8 @@ func (w *world) reigns() []reign { return reignsIn(w.t, w.logs()) }
 
 // judge fails the test on any overlap, on any late byte, and when the lock's own
 // history is not that of one lock.
-func (w *world) judge(onlySink bool) int {
+func (w *world) judge() int {
 	w.t.Helper()
 	w.lock.judge(w.t)
-	return judge(w.t, w.reigns(), w.sink.arrivals(), onlySink)
+	return judge(w.t, w.reigns(), w.sink.arrivals(), false)
 }
