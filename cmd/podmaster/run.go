@@ -127,7 +127,7 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 		return p, err
 	}
 	if o.gateListen != "" {
-		if p.gate, err = singleton.NewGate(o.gateListen, o.gateTarget, o.log); err != nil {
+		if p.gate, err = singleton.NewGate(o.gateListen, o.gateTarget, p.elector.Config().StopTime/4, o.log); err != nil {
 			return p, err
 		}
 	}

@@ -25,6 +25,7 @@ type reign struct {
 	cancel   context.CancelCauseFunc // ends lead's context
 	stopping error                   // the cause it was ended with
 	told     time.Duration           // when
+	thawed   time.Duration           // when a timer last came so late that we must have been frozen
 	lost     bool                    // the store says that the term is not ours
 	ranOut   bool                    // no renewal came in time
 }
@@ -76,7 +77,8 @@ func (r *reign) keep(ctx, background context.Context, done <-chan error) error {
 	next := clock.Now() + cfg.RenewEvery
 	ctxDone := ctx.Done()
 	for {
-		fired, stop := clock.At(r.wake(next))
+		due := r.wake(next)
+		fired, stop := clock.At(due)
 		select {
 		case err := <-done:
 			stop()
@@ -96,6 +98,9 @@ func (r *reign) keep(ctx, background context.Context, done <-chan error) error {
 		}
 		stop()
 		now := clock.Now()
+		if now-due > cfg.StopTime/2 {
+			r.thawed = now
+		}
 		if now >= r.e.stopBy(r.term) && !r.ranOut {
 			r.ranOut = true
 			r.stop(fmt.Errorf("%w: no renewal in time", ErrLost))
@@ -129,10 +134,11 @@ func (r *reign) wake(next time.Duration) time.Duration {
 // is, and what is awaited is only the news: it gets a TTL.
 func (r *reign) stuckAt() time.Duration {
 	deadline, _ := r.term.Deadline()
-	if r.told > deadline {
-		return r.told + r.e.cfg.TTL
+	at := max(deadline, r.told+r.e.cfg.StopTime/2)
+	if r.thawed > deadline {
+		at = max(at, r.thawed+r.e.cfg.TTL)
 	}
-	return max(deadline, r.told+r.e.cfg.StopTime/2)
+	return at
 }
 
 func (r *reign) stuck(now time.Duration) bool {

@@ -149,7 +149,7 @@ func (c *Child) once(ctx context.Context, term *lease.Term) (ending, error) {
 	deadline, _ := term.Deadline()
 	margin := c.cfg.StopTime / 2
 	first := guardOrder{Start: c.start(term)}
-	first.Start.Slack = margin / 2
+	first.Start.Slack = margin * 7 / 8
 	if first.Start.Foreground {
 		defer func() {
 			if err := takeTerminal(c.cfg.Stdin); err != nil {

@@ -392,12 +392,23 @@ func TestGuardKeepsTheDeadline(t *testing.T) {
 // kernel's hand soon after its deadline, and the command with it.
 func TestStoppedGuardDiesAtTheDeadline(t *testing.T) {
 	const slack = 100 * time.Millisecond
-	first := guardOrder{Start: &guardStart{Path: "sleep", Args: []string{"1000"}, Env: os.Environ(), Slack: slack}}
+	file := filepath.Join(t.TempDir(), "pid")
+	script := "sleep 1000 & echo $! >" + file + "; wait" // the work is no child of the guard's
+	first := guardOrder{Start: &guardStart{Path: "sh", Args: []string{"-c", script}, Env: os.Environ(), Slack: slack}}
 	deadline := lease.Boottime{}.Now() + 5*time.Second
 	g, err := startGuarded(t.Context(), []string{os.Args[0], GuardArg}, first, deadline, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	var work int
+	testwait.For(t, "the script's own child", 4*time.Second, func() error {
+		data, err := os.ReadFile(file)
+		if err != nil || !strings.HasSuffix(string(data), "\n") {
+			return errors.New("not yet")
+		}
+		work = atoi(t, strings.TrimSpace(string(data)))
+		return nil
+	})
 	if err := g.guard.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -412,6 +423,7 @@ func TestStoppedGuardDiesAtTheDeadline(t *testing.T) {
 		t.Errorf("ended by %v, %v after the deadline", end, now-deadline)
 	}
 	dead(t, g.pid)
+	dead(t, work)
 	if _, ok := <-g.ended; ok {
 		t.Error("a report of a stopped guard")
 	}

@@ -10,9 +10,11 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/hactl/hactl/internal/backoff"
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/logging"
 	"github.com/hactl/hactl/internal/process"
@@ -23,11 +25,12 @@ const GateArg = "__gate"
 
 // Gate forwards TCP connections from an address to a target, but only while the
 // term stands. What forwards is a process of its own for each term (GateMain),
-// which the kernel kills at the term's deadline whatever state it is in: no byte
-// passes late, not even one that had been looked at in time. Between terms the
-// gate resets whoever comes.
+// which the kernel kills a margin before the term's deadline, whatever state it is
+// in: no byte passes late, not even one that had been looked at in time. Between
+// terms the gate resets whoever comes.
 type Gate struct {
 	target string
+	margin time.Duration
 	self   []string // the command line that calls GateMain
 	ln     *net.TCPListener
 	log    *slog.Logger
@@ -49,8 +52,10 @@ const (
 )
 
 // NewGate listens, and refuses, at once, so that an address in use is an error
-// before any term. Close it.
-func NewGate(listen, target string, log *slog.Logger) (*Gate, error) {
+// before any term. margin is how long before a term's deadline the gate is shut:
+// the kernel needs a moment to end a process on a busy machine; half of what the
+// work gets to be stopped is right. Close it.
+func NewGate(listen, target string, margin time.Duration, log *slog.Logger) (*Gate, error) {
 	if _, _, err := net.SplitHostPort(target); err != nil {
 		return nil, fmt.Errorf("gate target: %w", err)
 	}
@@ -61,7 +66,7 @@ func NewGate(listen, target string, log *slog.Logger) (*Gate, error) {
 	if log == nil {
 		log = logging.Discard()
 	}
-	g := &Gate{target: target, self: []string{"/proc/self/exe", GateArg}, ln: ln.(*net.TCPListener), log: log, stop: func() {}}
+	g := &Gate{target: target, margin: margin, self: []string{"/proc/self/exe", GateArg}, ln: ln.(*net.TCPListener), log: log, stop: func() {}}
 	g.exchange(g.refuse)
 	return g, nil
 }
@@ -134,15 +139,26 @@ func reset(c *net.TCPConn) {
 	_ = c.Close()
 }
 
+// until is when the gate is shut if no renewal comes, and the news of one.
+func (g *Gate) until(term *lease.Term) (time.Duration, <-chan struct{}) {
+	deadline, moved := term.Deadline()
+	return deadline - g.margin, moved
+}
+
 // forward keeps a process that forwards until ctx or the term ends.
 func (g *Gate) forward(ctx context.Context, term *lease.Term) {
-	for ctx.Err() == nil && term.Valid() {
+	pause := backoff.Backoff{Base: 50 * time.Millisecond, Max: 2 * time.Second}
+	over := func() bool {
+		deadline, _ := g.until(term)
+		return ctx.Err() != nil || lease.Boottime{}.Now() >= deadline
+	}
+	for !over() {
 		err := g.process(ctx, term)
-		if ctx.Err() != nil || !term.Valid() {
+		if over() {
 			return
 		}
 		g.log.Warn("the gate's process ended during the term, and is started again", "err", err)
-		sleep(ctx, 50*time.Millisecond)
+		sleep(ctx, pause.Next())
 	}
 }
 
@@ -161,7 +177,7 @@ func (g *Gate) process(ctx context.Context, term *lease.Term) error {
 	}
 	enc := json.NewEncoder(orders)
 	for target := g.target; ; target = "" {
-		deadline, moved := term.Deadline()
+		deadline, moved := g.until(term)
 		// One that is stopped does not read; then the last deadline it knows stands.
 		_ = orders.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 		if err := enc.Encode(gateOrder{Target: target, Deadline: deadline}); err != nil {
@@ -180,7 +196,7 @@ func (g *Gate) process(ctx context.Context, term *lease.Term) error {
 }
 
 func (g *Gate) start(orders *os.File) (*process.Process, error) {
-	ln, err := g.ln.File()
+	ln, err := g.dup()
 	if err != nil {
 		return nil, err
 	}
@@ -197,27 +213,34 @@ func (g *Gate) start(orders *os.File) (*process.Process, error) {
 		return nil, errors.Join(err, said.Close())
 	}
 	go g.tell(said)
-	return p, g.nonblocking()
+	return p, nil
+}
+
+// dup is the listener for another process. A file of net's making would be set to
+// blocking mode when it is handed over, and with it the listener itself: the mode
+// is one for all descriptors of a socket.
+func (g *Gate) dup() (*os.File, error) {
+	raw, err := g.ln.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		fd     int
+		failed error
+	)
+	if err := raw.Control(func(p uintptr) { fd, failed = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	return os.NewFile(uintptr(fd), "listener"), nil
 }
 
 // tell passes on what the gate's process has to say.
 func (g *Gate) tell(said *os.File) {
 	defer said.Close()
 	for lines := bufio.NewScanner(said); lines.Scan(); {
-		g.log.Debug("gate: " + lines.Text())
+		g.log.Warn("gate: " + lines.Text())
 	}
-}
-
-// nonblocking undoes what handing a descriptor to a new process does to the
-// listener: the mode is one for all descriptors of a socket.
-func (g *Gate) nonblocking() error {
-	raw, err := g.ln.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var set error
-	if err := raw.Control(func(fd uintptr) { set = syscall.SetNonblock(int(fd), true) }); err != nil {
-		return err
-	}
-	return set
 }

@@ -58,6 +58,9 @@ type gateway struct {
 	target   string
 	fuse     *process.Fuse
 	deadline atomic.Int64 // CLOCK_BOOTTIME, ns
+
+	mu   sync.Mutex
+	told time.Time // when it last complained
 }
 
 // until moves the deadline. The fuse goes first: what it allows is allowed.
@@ -96,7 +99,7 @@ func (w *gateway) serve(ln net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("gate: %w", err)
 		default:
-			fmt.Fprintln(os.Stderr, err)
+			w.complain(err.Error())
 			time.Sleep(50 * time.Millisecond) // out of descriptors, most likely
 		}
 	}
@@ -109,7 +112,7 @@ func (w *gateway) join(in *net.TCPConn) {
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	conn, err := dialer.Dial("tcp", w.target)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "the target does not answer:", err)
+		w.complain("the target does not answer: " + err.Error())
 		_ = in.Close()
 		return
 	}
@@ -119,10 +122,44 @@ func (w *gateway) join(in *net.TCPConn) {
 	both.Go(func() { w.pass(out, in) })
 	both.Go(func() { w.pass(in, out) })
 	both.Wait()
-	_ = out.SetLinger(-1) // a clean end: what was sent still arrives
+	// A clean end. What the target has not acknowledged is still ours to take back,
+	// should the term end first.
+	acknowledged(out)
 	_ = in.SetLinger(-1)
 	_ = in.Close()
 	_ = out.Close()
+}
+
+// acknowledged waits until the peer has acknowledged everything, or is gone.
+func acknowledged(c *net.TCPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		left, failed := 0, 0
+		err := raw.Control(func(fd uintptr) {
+			left, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+			failed, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		})
+		if err != nil || left == 0 || failed != 0 {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
+// complainEvery is the least time between two complaints.
+const complainEvery = 10 * time.Second
+
+// complain tells podmaster what is wrong with connections, but not of each.
+func (w *gateway) complain(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := time.Now(); w.told.IsZero() || now.Sub(w.told) >= complainEvery {
+		w.told = now
+		fmt.Fprintln(os.Stderr, what)
+	}
 }
 
 // pass copies from src to dst while the term stands, and resets both when it does

@@ -19,10 +19,13 @@ import (
 	"github.com/hactl/hactl/internal/workload/systemd"
 )
 
-// The guard's descriptors beside the standard ones, which are the command's.
+// The guard's descriptors beside the standard ones, which are the command's. The
+// last two are the ends of a pipe that nobody uses; see tether.
 const (
 	guardOrdersFD  = 3
 	guardReportsFD = 4
+	guardTetherR   = 5
+	guardTetherW   = 6
 )
 
 // guardOrder is what podmaster tells the guard, one JSON value after another.
@@ -64,9 +67,31 @@ type guardReport struct {
 // started as one. orphan is called when podmaster has died and everything is
 // dead, with what podmaster left for that case; it may be nil.
 func GuardMain(orphan func(context.Context, json.RawMessage)) error {
-	unix.CloseOnExec(guardOrdersFD)
-	unix.CloseOnExec(guardReportsFD)
+	for fd := guardOrdersFD; fd <= guardTetherW; fd++ {
+		unix.CloseOnExec(fd)
+	}
 	return guardMain(os.NewFile(guardOrdersFD, "orders"), os.NewFile(guardReportsFD, "reports"), orphan)
+}
+
+// tether has the kernel send SIGKILL to the whole process group when the guard
+// dies: the parent-death signal reaches the command alone, not what it started. The
+// guard holds the only writing end of a pipe, podmaster the reading one as well; when
+// the writing end closes, the reading one's owner is signalled.
+func tether(group int) error {
+	if _, err := unix.FcntlInt(guardTetherR, unix.F_SETOWN, -group); err != nil {
+		return fmt.Errorf("tether: own: %w", err)
+	}
+	if _, err := unix.FcntlInt(guardTetherR, unix.F_SETSIG, int(unix.SIGKILL)); err != nil {
+		return fmt.Errorf("tether: signal: %w", err)
+	}
+	flags, err := unix.FcntlInt(guardTetherR, unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(guardTetherR, unix.F_SETFL, flags|unix.O_ASYNC)
+	}
+	if err != nil {
+		return fmt.Errorf("tether: %w", err)
+	}
+	return nil
 }
 
 // UnitGuardMain is the guard of a systemd unit, in a unit of its own: nothing
@@ -190,6 +215,9 @@ func (g *guard) obey(o guardOrder) error {
 			return err
 		}
 		g.child = p
+		if err := tether(p.PID()); err != nil {
+			return errors.Join(err, g.killAll())
+		}
 		if o.Start.Foreground {
 			go keepGoing(p)
 		}

@@ -30,17 +30,30 @@ type guarded struct {
 // it its first order: to start the command, or to watch over a file. The error is
 // the command's own when that could not be started.
 func startGuarded(ctx context.Context, self []string, first guardOrder, deadline time.Duration, stdin *os.File) (*guarded, error) {
-	return armGuard(ctx, first, deadline, func(orders, reports *os.File) (*process.Process, error) {
+	tetherR, tetherW, err := os.Pipe() // see tether
+	if err != nil {
+		return nil, err
+	}
+	g, err := armGuard(ctx, first, deadline, func(orders, reports *os.File) (*process.Process, error) {
 		return process.Start(process.Config{
 			Path: self[0], Args: self[1:], Env: os.Environ(),
 			Stdin: stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-			ExtraFiles: []*os.File{orders, reports},
+			ExtraFiles: []*os.File{orders, reports, tetherR, tetherW},
 			// When podmaster dies the guard must act, not die: the end of the pipe
 			// tells it, and SIGCONT wakes it should it have been stopped.
 			DeathSignal: syscall.SIGCONT,
 			KeepGroup:   true,
 		})
 	})
+	_ = tetherW.Close()
+	if err != nil {
+		return nil, errors.Join(err, tetherR.Close())
+	}
+	go func() {
+		<-g.gone
+		_ = tetherR.Close()
+	}()
+	return g, nil
 }
 
 // armGuard lets start start a guard, which may be no child of ours, and arms it.

@@ -234,7 +234,5 @@ func (w *world) forget() {
 	for _, h := range w.hosts {
 		_ = os.Truncate(h.log, 0)
 	}
-	w.sink.mu.Lock()
-	w.sink.in = nil
-	w.sink.mu.Unlock()
+	w.sink.forget()
 }

@@ -34,6 +34,9 @@ func reignsIn(t *testing.T, logs map[string]string) []reign {
 			if g.host != name {
 				t.Errorf("token %d worked on %s and on %s", r.token, g.host, name)
 			}
+			if r.holder != name && r.holder != "-" {
+				t.Errorf("token %d worked on %s in the name of %s", r.token, name, r.holder)
+			}
 			g.first, g.last = min(g.first, r.at), max(g.last, r.at)
 			g.writes++
 		}

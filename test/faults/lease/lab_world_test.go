@@ -368,9 +368,7 @@ func (w *labWorld) forget() {
 	for _, h := range w.hosts {
 		_ = os.Truncate(h.log, 0)
 	}
-	w.sink.mu.Lock()
-	w.sink.in = nil
-	w.sink.mu.Unlock()
+	w.sink.forget()
 }
 
 func (w *labWorld) wait(d time.Duration) { <-time.After(d) }

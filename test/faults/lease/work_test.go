@@ -58,10 +58,11 @@ func work(spec string) error {
 		return err
 	}
 	token := cmp.Or(os.Getenv("PODMASTER_TOKEN"), "0") // 0: nobody has permitted it
+	holder := cmp.Or(os.Getenv("PODMASTER_HOLDER"), "-")
 	lines := make(chan string, 1)
 	go send(gate, lines)
 	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
-		if _, err := fmt.Fprintf(log, "%s %d %d\n", token, lease.Boottime{}.Now()-ahead, os.Getpid()); err != nil {
+		if _, err := fmt.Fprintf(log, "%s %s %d %d\n", token, holder, lease.Boottime{}.Now()-ahead, os.Getpid()); err != nil {
 			continue // a full disk is no reason to stop
 		}
 		select {
@@ -90,9 +91,10 @@ func send(gate string, lines <-chan string) {
 
 // record is one line of the work's log.
 type record struct {
-	token int64
-	at    time.Duration
-	pid   int
+	token  int64
+	holder string // "-": it was not told
+	at     time.Duration
+	pid    int
 }
 
 func readLog(t *testing.T, file string) []record {
@@ -104,14 +106,14 @@ func readLog(t *testing.T, file string) []record {
 	var out []record
 	for line := range strings.Lines(string(data)) {
 		f := strings.Fields(line)
-		if len(f) != 3 || !strings.HasSuffix(line, "\n") {
+		if len(f) != 4 || !strings.HasSuffix(line, "\n") {
 			continue // being written
 		}
 		token, err1 := strconv.ParseInt(f[0], 10, 64)
-		at, err2 := strconv.ParseInt(f[1], 10, 64)
-		pid, err3 := strconv.Atoi(f[2])
+		at, err2 := strconv.ParseInt(f[2], 10, 64)
+		pid, err3 := strconv.Atoi(f[3])
 		if err1 == nil && err2 == nil && err3 == nil {
-			out = append(out, record{token, time.Duration(at), pid})
+			out = append(out, record{token, f[1], time.Duration(at), pid})
 		}
 	}
 	return out
