@@ -14,6 +14,9 @@
 //   - A group's number is never signalled after it may belong to somebody else:
 //     the leader stays unreaped until its group got the last SIGKILL.
 //   - Other processes are signalled by pidfd, after their start time was compared.
+//   - A Fuse ends the calling process by the kernel's hand, whatever state it is in.
+//   - Companions, processes beside a program's work, are spared when all that came
+//     from the work is killed.
 //
 // What it does not do: restart, log, count, or follow processes into other pid
 // namespaces. A set-uid or file-capability program loses the parent-death signal
