@@ -78,7 +78,10 @@ func GuardMain(orphan func(context.Context, json.RawMessage)) error {
 // guard holds the only writing end of a pipe, podmaster the reading one as well; when
 // the writing end closes, the reading one's owner is signalled.
 func tether(group int) error {
-	if _, err := unix.FcntlInt(guardTetherR, unix.F_SETOWN, -group); err != nil {
+	switch _, err := unix.FcntlInt(guardTetherR, unix.F_SETOWN, -group); {
+	case errors.Is(err, unix.ESRCH):
+		return nil // a quick command: nobody is left
+	case err != nil:
 		return fmt.Errorf("tether: own: %w", err)
 	}
 	if _, err := unix.FcntlInt(guardTetherR, unix.F_SETSIG, int(unix.SIGKILL)); err != nil {
