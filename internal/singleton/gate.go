@@ -241,6 +241,6 @@ func (g *Gate) dup() (*os.File, error) {
 func (g *Gate) tell(said *os.File) {
 	defer said.Close()
 	for lines := bufio.NewScanner(said); lines.Scan(); {
-		g.log.Warn("gate: " + lines.Text())
+		g.log.Warn("the gate's process complains", "reason", lines.Text())
 	}
 }
