@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -101,7 +103,10 @@ func Succeed(ctx context.Context, cmd *exec.Cmd, sockets []*os.File, timeout tim
 	}
 	defer r.Close()
 	cmd.ExtraFiles = append(append([]*os.File(nil), sockets...), w)
-	cmd.Env = append(cmd.Environ(), envDetach+"=1", envInherit+"="+strconv.Itoa(len(sockets)), envReady+"="+strconv.Itoa(firstFD+len(sockets)))
+	// systemd's watchdog waits for the successor then; the variable names this process,
+	// and whom it does not name does not answer.
+	env := slices.DeleteFunc(cmd.Environ(), func(v string) bool { return strings.HasPrefix(v, "WATCHDOG_PID=") })
+	cmd.Env = append(env, envDetach+"=1", envInherit+"="+strconv.Itoa(len(sockets)), envReady+"="+strconv.Itoa(firstFD+len(sockets)))
 	err = cmd.Start()
 	_ = w.Close()
 	if err != nil {

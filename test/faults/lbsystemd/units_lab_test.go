@@ -27,6 +27,7 @@ import (
 
 const (
 	patience = 60 * time.Second
+	watchdog = 10 * time.Second
 	unit     = "hactl-lb"
 	front    = "m1:6443"
 )
@@ -108,7 +109,7 @@ func (w *world) install(backends []string) {
 	box := systemd.SandboxOf(l, unit)
 	box.SocketUnit = unit + ".socket"
 	service, err1 := systemd.Render(workload.Unit{
-		Name: unit, Description: "load balancer", Notify: true, WatchdogSec: 10 * time.Second, StopTimeout: 30 * time.Second,
+		Name: unit, Description: "load balancer", Notify: true, WatchdogSec: watchdog, StopTimeout: 30 * time.Second,
 		Exec: append([]string{"/opt/hactl/bin/hactl", "lb", "run", "--check", "tcp", "--listen", ":6443", "--drain-timeout", "20s"}, backends...),
 	}, box, systemd.Options{Version: 252})
 	socket, err2 := systemd.RenderSocket(unit, "front door", ":6443")
@@ -276,6 +277,31 @@ func TestRestarts(t *testing.T) {
 	w.upgrade(c)
 }
 
+// outlivesTheWatchdog waits until the main process has been one for clearly longer
+// than systemd waits for a sign of life, with a connection that must not be cut.
+func (w *world) outlivesTheWatchdog() {
+	t := w.t
+	pid := w.mainPID()
+	k, err := w.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	over := time.Now().Add(2 * watchdog)
+	testwait.For(t, "the watchdog's time to pass twice", patience, func() error {
+		if now := w.mainPID(); now != pid {
+			t.Fatalf("the main process is %s, it was %s: systemd killed a successor that did not answer its watchdog", now, pid)
+		}
+		if left := time.Until(over); left > 0 {
+			return fmt.Errorf("%v left", left)
+		}
+		return nil
+	})
+	if err := k.say("still here"); err != nil {
+		t.Errorf("a connection to the successor was cut: %v", err)
+	}
+}
+
 // upgrade: systemd knows the successor as the unit's main process, old
 // connections stay, nobody is refused.
 func (w *world) upgrade(c *crowd) {
@@ -308,6 +334,11 @@ func (w *world) upgrade(c *crowd) {
 				t.Errorf("an old connection was cut: %v", err)
 			}
 		}
+	}
+	w.outlivesTheWatchdog()
+	for _, k := range old {
+		// The one before is gone after its drain time; what it held has ended with it.
+		_ = k.Close()
 	}
 	if state := w.exec("systemctl", "is-active", unit); state != "active" {
 		t.Errorf("the unit is %s", state)
