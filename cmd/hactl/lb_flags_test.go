@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -25,6 +26,25 @@ import (
 	"github.com/hactl/hactl/internal/lb/pool"
 	"github.com/hactl/hactl/internal/testwait"
 )
+
+// writeTestPair writes some certificate and its key.
+func writeTestPair(t *testing.T, cert, key string) {
+	t.Helper()
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	defer s.Close()
+	pair := s.TLS.Certificates[0]
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{
+		cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: der},
+	} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // writeTestCA writes some CA's certificate.
 func writeTestCA(t *testing.T, path string) {
@@ -68,6 +88,11 @@ func TestLBRunFlags(t *testing.T) {
 	if err := os.WriteFile(list, []byte("10.0.0.9:1,weight=3,zone=z\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	cert, key, token := filepath.Join(dir, "probe.crt"), filepath.Join(dir, "probe.key"), filepath.Join(dir, "token")
+	writeTestPair(t, cert, key)
+	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	backends := func(c lb.Config) any {
 		got, err := c.Source(false)
 		if err != nil {
@@ -92,6 +117,11 @@ func TestLBRunFlags(t *testing.T) {
 		{"--backends-file " + list, backends, []lb.Backend{{Name: "10.0.0.9:1", Address: "10.0.0.9:1", Weight: 3, Zone: "z"}}},
 		{"--check https --ca-file " + ca, func(c lb.Config) any { return []any{c.Check.Kind, c.Check.Path, c.Check.Name, c.Check.Roots != nil} },
 			[]any{lb.CheckHTTPS, "/readyz", "kubernetes", true}},
+		{"--check https --ca-file " + ca, func(c lb.Config) any { return []any{c.Check.Certificate == nil, c.Check.Token == nil} }, []any{true, true}},
+		{"--check https --ca-file " + ca + " --check-cert-file " + cert + " --check-key-file " + key,
+			func(c lb.Config) any { return []any{len(c.Check.Certificate().Certificate), c.Check.Token == nil} }, []any{1, true}},
+		{"--check https --ca-file " + ca + " --check-token-file " + token,
+			func(c lb.Config) any { return []any{c.Check.Certificate == nil, c.Check.Token()} }, []any{true, "secret"}},
 		{"--check tcp", func(c lb.Config) any { return c.Check.Kind }, lb.CheckTCP},
 		{"--check none", func(c lb.Config) any { return c.Check.Kind }, lb.CheckNone},
 		{"--check-path /livez", func(c lb.Config) any { return c.Check.Path }, "/livez"},

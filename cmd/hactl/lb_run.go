@@ -95,6 +95,9 @@ func (p *lbProcess) configure(c *cli.Context) error {
 	if cluster != nil {
 		clusterChecks(c, cluster, &p.cfg.Check)
 	}
+	if err := credentials(c, &p.cfg.Check); err != nil {
+		return usage(err)
+	}
 	if p.cfg.Check.Kind == lb.CheckHTTPS {
 		ca := c.String("ca-file")
 		if ca == "" {
@@ -111,6 +114,26 @@ func (p *lbProcess) configure(c *cli.Context) error {
 		p.cfg.Watchdog = every
 	}
 	return p.bind(c, cluster)
+}
+
+// credentials reads what the checks show of themselves.
+func credentials(c *cli.Context, check *lb.Check) (err error) {
+	cert, key, token := c.String("check-cert-file"), c.String("check-key-file"), c.String("check-token-file")
+	if check.Kind != lb.CheckHTTPS && cert+key+token != "" {
+		return fmt.Errorf("--check-cert-file, --check-key-file and --check-token-file are for --check https, not %s", check.Kind)
+	}
+	if (cert == "") != (key == "") {
+		return errors.New("--check-cert-file and --check-key-file belong together")
+	}
+	if cert != "" {
+		if check.Certificate, err = lb.Certificate(cert, key); err != nil {
+			return err
+		}
+	}
+	if token != "" {
+		check.Token, err = lb.Token(token)
+	}
+	return err
 }
 
 // refuseZero refuses 0 where it would silently mean the default.

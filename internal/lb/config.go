@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -32,12 +33,16 @@ type Check struct {
 	Path string    // for https; default /readyz
 	// Roots gives the CA certificates that backends are verified with; needed
 	// for https. It is called for each handshake.
-	Roots   func() *x509.CertPool
-	Name    string        // that certificates must have; default kubernetes
-	Every   time.Duration // default 500ms
-	Timeout time.Duration // default 1s; with Every it bounds how long a frozen backend is believed
-	Rise    int           // default 1
-	Fall    int           // default 2
+	Roots func() *x509.CertPool
+	Name  string // that certificates must have; default kubernetes
+	// Certificate and Token say who asks, for servers that do not answer just anybody.
+	// They are called for each handshake and each probe; nil: not given.
+	Certificate func() *tls.Certificate
+	Token       func() string
+	Every       time.Duration // default 500ms
+	Timeout     time.Duration // default 1s; with Every it bounds how long a frozen backend is believed
+	Rise        int           // default 1
+	Fall        int           // default 2
 }
 
 // Config configures a Balancer. Listeners and Source are required.

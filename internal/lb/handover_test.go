@@ -9,11 +9,15 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 const successorEnv = "LB_TEST_SUCCESSOR"
@@ -53,7 +57,7 @@ func TestHandOver(t *testing.T) {
 		}
 	})
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSuccessor$")
-	cmd.Env = append(os.Environ(), successorEnv+"="+backend)
+	cmd.Env = append(os.Environ(), successorEnv+"="+backend, "WATCHDOG_USEC=10000000", "WATCHDOG_PID="+strconv.Itoa(os.Getpid()))
 	stdin, in, err1 := os.Pipe()
 	out, stdout, err2 := os.Pipe()
 	if err := errors.Join(err1, err2); err != nil {
@@ -122,6 +126,9 @@ func TestSuccessor(t *testing.T) {
 	backend := os.Getenv(successorEnv)
 	if backend == "" {
 		return // only as a child
+	}
+	if every, err := daemon.SdWatchdogEnabled(false); err != nil || every != 10*time.Second {
+		t.Errorf("the service manager's watchdog gets an answer each %v, %v; want 10s as the predecessor", every, err)
 	}
 	files, ready, err := Inherited()
 	if err != nil || len(files) != 1 {
@@ -196,10 +203,62 @@ func TestListenTakesInheritedSocket(t *testing.T) {
 	if _, err := Listen(t.Context(), []string{addr}, nil); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second one on the same address: %v", err)
 	}
-	for _, bad := range []string{"nonsense", "1.2.3.4", "unix:relative", "256.0.0.1:99999"} {
+	for _, bad := range []string{"nonsense", "1.2.3.4", "unix:relative", "256.0.0.1:99999", "localhost:6443", ":https", "127.0.0.1:70000"} {
 		if _, err := Listen(t.Context(), []string{bad}, nil); err == nil {
 			t.Errorf("%s: no error", bad)
 		}
+	}
+}
+
+// Whatever form an address is written in, a successor finds the socket that its
+// predecessor, or systemd, has bound for it.
+func TestEveryFormOfAddressIsInherited(t *testing.T) {
+	for _, tc := range []struct{ before, after, bound string }{
+		{"0.0.0.0:PORT", "0.0.0.0:PORT", "0.0.0.0:PORT"},
+		{":PORT", ":PORT", "[::]:PORT"},
+		{"*:PORT", ":PORT", "[::]:PORT"},
+		{"[::]:PORT", "[::]:PORT", "[::]:PORT"},
+		{"127.0.0.1:PORT", "127.0.0.1:PORT", "127.0.0.1:PORT"},
+		{"[::1]:PORT", "[::1]:PORT", "[::1]:PORT"},
+		{"[::ffff:127.0.0.1]:PORT", "127.0.0.1:PORT", "127.0.0.1:PORT"},
+		{":PORT", "0.0.0.0:PORT", "[::]:PORT"}, // a socket unit with ListenStream=PORT; an older version
+		{"0.0.0.0:PORT", ":PORT", "0.0.0.0:PORT"},
+	} {
+		t.Run(tc.before+" then "+tc.after, func(t *testing.T) {
+			f := listener(t, strings.ReplaceAll(tc.before, "PORT", "0"))
+			defer f.Close()
+			bound, err := boundTo(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, port, _ := net.SplitHostPort(bound)
+			with := func(s string) string { return strings.ReplaceAll(s, "PORT", port) }
+			if bound != with(tc.bound) {
+				t.Errorf("bound to %s, want %s", bound, with(tc.bound))
+			}
+			files, err := Listen(t.Context(), []string{with(tc.after)}, []*os.File{f})
+			if err != nil || len(files) != 1 || files[0] != f {
+				t.Errorf("got %v %v, want the inherited one", files, err)
+			}
+		})
+	}
+	// Each of two takes its own.
+	v4 := listener(t, "0.0.0.0:0")
+	defer v4.Close()
+	addr, _ := boundTo(v4)
+	_, port, _ := net.SplitHostPort(addr)
+	v6, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp6", "[::]:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v6.Close()
+	six, err := v6.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer six.Close()
+	if files, err := Listen(t.Context(), []string{"[::]:" + port, addr}, []*os.File{v4, six}); err != nil || !slices.Equal(files, []*os.File{six, v4}) {
+		t.Errorf("got %v %v", files, err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +19,7 @@ var ErrListenAddress = errors.New("want IP:port, :port or unix:/PATH")
 
 // Listen returns listening sockets for the addresses (IP:port, :port or
 // unix:PATH): an inherited one where it is bound to that address, a new one
-// else. Without addresses it returns the inherited ones. What is inherited and
+// else. 0.0.0.0:port is IPv4 alone, :port and [::]:port are both families. Without addresses it returns the inherited ones. What is inherited and
 // not asked for is closed.
 func Listen(ctx context.Context, addrs []string, inherited []*os.File) (files []*os.File, err error) {
 	if len(addrs) == 0 {
@@ -42,16 +44,15 @@ func Listen(ctx context.Context, addrs []string, inherited []*os.File) (files []
 		}
 	}()
 	for _, addr := range addrs {
-		a, err := canonicalListen(addr)
+		want, err := parseListen(addr)
 		if err != nil {
 			return files, err
 		}
-		if f := have[a]; f != nil {
-			delete(have, a)
+		if f := want.takeFrom(have); f != nil {
 			files = append(files, f)
 			continue
 		}
-		f, err := listenNew(ctx, a)
+		f, err := want.listen(ctx)
 		if err != nil {
 			return files, err
 		}
@@ -63,62 +64,92 @@ func Listen(ctx context.Context, addrs []string, inherited []*os.File) (files []
 // TakeInherited takes the socket that is bound to addr out of those inherited; the
 // first result is nil if there is none.
 func TakeInherited(addr string, inherited []*os.File) (taken *os.File, rest []*os.File, err error) {
-	want, err := canonicalListen(addr)
+	want, err := parseListen(addr)
 	if err != nil {
 		return nil, inherited, err
 	}
+	have := map[string]*os.File{}
 	for _, f := range inherited {
 		bound, err := boundTo(f)
 		if err != nil {
 			return nil, inherited, fmt.Errorf("inherited socket %s: %w", f.Name(), err)
 		}
-		if bound == want && taken == nil {
-			taken = f
-			continue
-		}
-		rest = append(rest, f)
+		have[bound] = f
 	}
+	taken = want.takeFrom(have)
+	rest = slices.DeleteFunc(slices.Clone(inherited), func(f *os.File) bool { return f == taken })
 	return taken, rest, nil
 }
 
-// canonicalListen writes addr the way boundTo does, where that needs no resolving.
-func canonicalListen(addr string) (string, error) {
+// listenAddress is an address to listen on.
+type listenAddress struct {
+	network, address string   // for net.Listen
+	bound            []string // what boundTo says of sockets that serve it, the best one first
+}
+
+// parseListen reads IP:port, :port, *:port or unix:/PATH. Host names are refused: what
+// they lead to may be something else when a successor looks for its socket.
+func parseListen(addr string) (listenAddress, error) {
+	wrong := fmt.Errorf("listen address %q: %w", addr, ErrListenAddress)
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		if !strings.HasPrefix(path, "/") {
-			return "", fmt.Errorf("listen address %q: %w", addr, ErrListenAddress)
+			return listenAddress{}, wrong
 		}
-		return addr, nil
+		return listenAddress{"unix", path, []string{addr}}, nil
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", fmt.Errorf("listen address %q: %w", addr, ErrListenAddress)
+		return listenAddress{}, wrong
 	}
 	if host == "" || host == "*" {
-		return "[::]:" + port, nil
+		host = "::"
 	}
-	if ap, err := netip.ParseAddrPort(addr); err == nil {
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String(), nil
+	ip, err1 := netip.ParseAddr(host)
+	n, err2 := strconv.ParseUint(port, 10, 16)
+	if err1 != nil || err2 != nil {
+		return listenAddress{}, wrong
 	}
-	return addr, nil // a host name: bound to its address
+	at := func(ip netip.Addr) string { return netip.AddrPortFrom(ip.WithZone(""), uint16(n)).String() }
+	var (
+		v4   = at(netip.IPv4Unspecified())
+		both = at(netip.IPv6Unspecified())
+	)
+	switch ip = ip.Unmap(); {
+	case ip == netip.IPv6Unspecified():
+		// Without a host Go serves both families, or IPv4 where the kernel has no IPv6.
+		return listenAddress{"tcp", ":" + port, []string{both, v4}}, nil
+	case ip == netip.IPv4Unspecified():
+		return listenAddress{"tcp4", v4, []string{v4, both}}, nil
+	}
+	return listenAddress{"tcp", netip.AddrPortFrom(ip, uint16(n)).String(), []string{at(ip)}}, nil
 }
 
-func listenNew(ctx context.Context, addr string) (*os.File, error) {
-	network := "tcp"
-	address, isUnix := strings.CutPrefix(addr, "unix:")
-	if isUnix {
-		network = "unix"
-		// A socket left behind by a dead process would make every start fail.
-		if c, err := net.Dial("unix", address); err == nil {
-			_ = c.Close()
-			return nil, fmt.Errorf("listen on %s: another process serves there", addr)
+// takeFrom takes the socket that serves a out of have, by where they are bound; nil
+// if there is none.
+func (a listenAddress) takeFrom(have map[string]*os.File) *os.File {
+	for _, bound := range a.bound {
+		if f := have[bound]; f != nil {
+			delete(have, bound)
+			return f
 		}
-		_ = os.Remove(address)
+	}
+	return nil
+}
+
+func (a listenAddress) listen(ctx context.Context) (*os.File, error) {
+	if a.network == "unix" {
+		// A socket left behind by a dead process would make every start fail.
+		if c, err := net.Dial("unix", a.address); err == nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("listen on unix:%s: another process serves there", a.address)
+		}
+		_ = os.Remove(a.address)
 	}
 	lc := net.ListenConfig{KeepAlive: -1} // see dataplane.PrepareListener
 	lc.SetMultipathTCP(false)             // its sockets cannot be spliced
-	ln, err := lc.Listen(ctx, network, address)
+	ln, err := lc.Listen(ctx, a.network, a.address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+		return nil, fmt.Errorf("listen on %s: %w", a.address, err)
 	}
 	defer ln.Close()
 	if u, ok := ln.(*net.UnixListener); ok {
@@ -126,7 +157,7 @@ func listenNew(ctx context.Context, addr string) (*os.File, error) {
 	}
 	f, err := ln.(interface{ File() (*os.File, error) }).File()
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+		return nil, fmt.Errorf("listen on %s: %w", a.address, err)
 	}
 	return f, nil
 }

@@ -58,7 +58,9 @@ func (b *Balancer) check(be Backend) (probe.Check, func()) {
 	k := b.cfg.Check
 	switch k.Kind {
 	case CheckHTTPS:
-		return probe.HTTPS(probe.HTTPSConfig{Network: network, Address: address, Path: k.Path, Name: k.Name, Roots: k.Roots})
+		return probe.HTTPS(probe.HTTPSConfig{
+			Network: network, Address: address, Path: k.Path, Name: k.Name, Roots: k.Roots, Certificate: k.Certificate, Token: k.Token,
+		})
 	case CheckTCP:
 		return probe.TCP(network, address), nil
 	default:

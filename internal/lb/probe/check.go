@@ -24,6 +24,10 @@ type HTTPSConfig struct {
 	Alive   string                // default /livez/ping: see HTTPS
 	Name    string                // the name that the certificate must have; default kubernetes, which is in every API server's
 	Roots   func() *x509.CertPool // called for each handshake, so that a new CA counts at once
+	// Certificate and Token, if not nil, say who asks: a client's certificate, for
+	// each handshake, and a bearer token, for each probe.
+	Certificate func() *tls.Certificate
+	Token       func() string
 }
 
 // HTTPS returns a check that is OK when GET Path answers 200 over verified TLS,
@@ -52,8 +56,8 @@ func HTTPS(cfg HTTPSConfig) (Check, func()) {
 			kept.CloseIdleConnections()
 		}
 		return twice(ctx,
-			func() Result { return get(ctx, t, "https://"+cfg.Name+cfg.Path) },
-			func() Result { return get(ctx, fresh, "https://"+cfg.Name+cfg.Alive) })
+			func() Result { return cfg.get(ctx, t, cfg.Path) },
+			func() Result { return cfg.get(ctx, fresh, cfg.Alive) })
 	}, kept.CloseIdleConnections
 }
 
@@ -96,6 +100,10 @@ func twice(ctx context.Context, ready, alive func() Result) Result {
 
 func (cfg HTTPSConfig) transport(once bool) *http.Transport {
 	d := dialer()
+	var who func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+	if cfg.Certificate != nil {
+		who = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cfg.Certificate(), nil }
+	}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return d.DialContext(ctx, cfg.Network, cfg.Address)
@@ -105,8 +113,9 @@ func (cfg HTTPSConfig) transport(once bool) *http.Transport {
 			ServerName: cfg.Name,
 			NextProtos: []string{"http/1.1"},
 			// Verified below against roots that may change.
-			InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it
-			VerifyConnection:   func(cs tls.ConnectionState) error { return verify(cs, cfg.Roots(), cfg.Name) },
+			InsecureSkipVerify:   true, //nolint:gosec // VerifyConnection does it
+			VerifyConnection:     func(cs tls.ConnectionState) error { return verify(cs, cfg.Roots(), cfg.Name) },
+			GetClientCertificate: who,
 		},
 		DisableKeepAlives:      once,
 		MaxIdleConnsPerHost:    1,
@@ -132,12 +141,15 @@ type untrustedError struct{ err error }
 func (e *untrustedError) Error() string { return "certificate: " + e.err.Error() }
 func (e *untrustedError) Unwrap() error { return e.err }
 
-func get(ctx context.Context, t *http.Transport, url string) Result {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func (cfg HTTPSConfig) get(ctx context.Context, t *http.Transport, path string) Result {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+cfg.Name+path, nil)
 	if err != nil {
 		return Result{Answer: pool.Red, Why: err.Error()}
 	}
 	req.Header.Set("User-Agent", "hactl-lb")
+	if cfg.Token != nil {
+		req.Header.Set("Authorization", "Bearer "+cfg.Token())
+	}
 	resp, err := t.RoundTrip(req)
 	if err != nil {
 		return failure(err)
@@ -149,9 +161,25 @@ func get(ctx context.Context, t *http.Transport, url string) Result {
 		return failure(err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return Result{Answer: pool.Red, Why: fmt.Sprintf("says %d%s", resp.StatusCode, failing(string(body)))}
+		return Result{Answer: pool.Red, Why: fmt.Sprintf("says %d%s", resp.StatusCode, cfg.reason(resp.StatusCode, string(body)))}
 	}
 	return Result{Answer: pool.OK, Why: "says 200"}
+}
+
+// reason says why an answer is not 200, and what to do where that is not clear. A
+// server that does not answer just anybody works, but whether it is ready is unknown.
+func (cfg HTTPSConfig) reason(code int, body string) string {
+	switch known := cfg.Certificate != nil || cfg.Token != nil; {
+	case code == http.StatusUnauthorized && !known:
+		return ": it wants to know who asks: --check-cert-file and --check-key-file, or --check-token-file, or --check tcp"
+	case code == http.StatusUnauthorized:
+		return ": it does not know the certificate or token of the checks"
+	case code == http.StatusForbidden && !known:
+		return ": it does not let anybody ask " + cfg.Path + ": --check-cert-file and --check-key-file, or --check-token-file, or --check tcp"
+	case code == http.StatusForbidden:
+		return ": the certificate or token of the checks may not ask " + cfg.Path
+	}
+	return failing(body)
 }
 
 // failing lists the parts that a Kubernetes health page marks as failed.
