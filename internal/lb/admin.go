@@ -83,7 +83,9 @@ func (b *Balancer) SetBackends(list []Backend) error {
 	if err := b.own.among(list); err != nil {
 		return err
 	}
-	b.resolveAll(context.Background(), list)
+	if err := b.resolveNew(context.Background(), list); err != nil {
+		return err
+	}
 	old := b.cfg.Source
 	before, _ := old(false)
 	b.mu.Lock()

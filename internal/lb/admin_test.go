@@ -45,7 +45,7 @@ func TestAdminRequests(t *testing.T) {
 	}
 	// The list from the admin API stays while the source says what it said.
 	r.until("b", "ready")
-	r.follow(true)
+	r.follow(t.Context(), true)
 	if got := r.names(3); got["b"] != 3 {
 		t.Errorf("answers: %v", got)
 	}

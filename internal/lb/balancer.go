@@ -33,9 +33,9 @@ type Balancer struct {
 	listErr  string    // why the source's list is not in force
 	kept     bool      // the list in force is the one from the disk
 	drains   map[string]bool
-	resolved map[string][]netip.Addr
-	returned time.Time // when a backend last returned; rebalancing follows
-	override Source    // from the admin API
+	names    map[string]*name // by host name
+	returned time.Time        // when a backend last returned; rebalancing follows
+	override Source           // from the admin API
 	closed   bool
 
 	probers    errgroup.Group
@@ -57,7 +57,7 @@ func New(cfg Config) (*Balancer, error) {
 	b := &Balancer{
 		cfg: cfg, log: cfg.Logger, started: time.Now(),
 		pool:    pool.New[*dataplane.Target](cfg.Algorithm),
-		members: map[string]*member{}, drains: map[string]bool{}, resolved: map[string][]netip.Addr{},
+		members: map[string]*member{}, drains: map[string]bool{}, names: map[string]*name{},
 		reload: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
 	}
 	b.byTarget.Store(&map[*dataplane.Target]*member{})

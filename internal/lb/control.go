@@ -31,12 +31,12 @@ func (b *Balancer) control(ctx context.Context) error {
 			b.mu.Unlock()
 			return nil
 		case <-b.reload:
-			b.follow(true)
+			b.follow(ctx, true)
 			resolver.ask()
 		case <-b.troubled:
 			b.review(time.Now())
 		case now := <-tick.C:
-			b.follow(false)
+			b.follow(ctx, false)
 			b.age(now)
 			b.rebalance(now, now.Sub(last))
 			last = now

@@ -3,14 +3,12 @@ package lb
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/hactl/hactl/internal/lb/dataplane"
@@ -22,12 +20,13 @@ type targetHandle = *dataplane.Target
 // firstList takes the source's list, or the one kept on disk.
 func (b *Balancer) firstList() error {
 	list, err := b.sourceList(true)
+	saved, kept := loadList(b.cfg.StateFile)
+	b.recall(saved.Addresses)
 	if err == nil {
-		b.resolveAll(context.Background(), list)
+		b.resolve(context.Background(), list)
 		b.adopt(list)
 		return nil
 	}
-	saved, kept := loadList(b.cfg.StateFile)
 	if kept != nil {
 		if errors.Is(kept, fs.ErrNotExist) {
 			return err
@@ -39,7 +38,7 @@ func (b *Balancer) firstList() error {
 	}
 	b.log.Warn("no list of backends, the kept one is used", "err", err, "saved", saved.Saved)
 	b.listErr, b.kept = err.Error(), true
-	b.resolveAll(context.Background(), saved.Backends)
+	b.resolve(context.Background(), saved.Backends)
 	b.adopt(saved.Backends)
 	return nil
 }
@@ -64,8 +63,11 @@ func (b *Balancer) sourceList(anew bool) ([]Backend, error) {
 
 // follow adopts the source's list if it is another one. A bad one changes
 // nothing and is logged once.
-func (b *Balancer) follow(anew bool) {
+func (b *Balancer) follow(ctx context.Context, anew bool) {
 	list, err := b.sourceList(anew)
+	if err == nil {
+		err = b.resolveNew(ctx, list)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil {
@@ -130,7 +132,7 @@ func (b *Balancer) adoptLocked(list []Backend) {
 	b.index()
 	b.refresh(now)
 	if b.cfg.StateFile != "" && !b.kept {
-		if err := saveList(b.cfg.StateFile, list, now); err != nil {
+		if err := saveList(b.cfg.StateFile, savedList{Saved: now, Backends: list, Addresses: b.addresses(list)}); err != nil {
 			b.log.Error("list of backends not kept on disk", "err", err)
 		}
 	}
@@ -198,7 +200,7 @@ func (b *Balancer) expand(list []Backend) []resolvedBackend {
 		}
 		host, port, _ := net.SplitHostPort(be.Address)
 		n, _ := strconv.ParseUint(port, 10, 16)
-		addrs := b.resolved[host]
+		addrs := b.addressesOf(host)
 		for _, a := range addrs {
 			r := resolvedBackend{Backend: be, host: be.Address, listed: be.Name}
 			r.Address = netip.AddrPortFrom(a, uint16(n)).String()
@@ -213,83 +215,4 @@ func (b *Balancer) expand(list []Backend) []resolvedBackend {
 		}
 	}
 	return out
-}
-
-// resolver looks the names of backends up, again and again, beside the control loop.
-type resolver struct {
-	wake chan struct{}
-	done chan struct{}
-}
-
-func (r *resolver) ask() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (r *resolver) wait() { <-r.done }
-
-func (b *Balancer) startResolver(ctx context.Context) *resolver {
-	r := &resolver{wake: make(chan struct{}, 1), done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		tick := time.NewTicker(b.cfg.ResolveEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			case <-r.wake:
-			}
-			b.mu.Lock()
-			list := b.list
-			b.mu.Unlock()
-			if b.resolveAll(ctx, list) {
-				b.adopt(list)
-			}
-		}
-	}()
-	return r
-}
-
-// resolveAll looks up the names in list and reports whether an address changed.
-// A name that cannot be looked up keeps the addresses it had.
-func (b *Balancer) resolveAll(ctx context.Context, list []Backend) (changed bool) {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	found := map[string][]netip.Addr{}
-	for _, be := range list {
-		if !be.isName() {
-			continue
-		}
-		host, _, _ := net.SplitHostPort(be.Address)
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-			defer cancel()
-			addrs, err := b.cfg.Resolver.LookupNetIP(ctx, "ip", host)
-			if err != nil || len(addrs) == 0 {
-				b.log.Warn("backend's name not resolved, the old addresses stay", "backend", be.Name, "err", fmt.Sprint(err))
-				return
-			}
-			for i := range addrs {
-				addrs[i] = addrs[i].Unmap()
-			}
-			slices.SortFunc(addrs, netip.Addr.Compare)
-			mu.Lock()
-			defer mu.Unlock()
-			found[host] = slices.Compact(addrs)
-		})
-	}
-	wg.Wait()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for host, addrs := range found {
-		if !slices.Equal(addrs, b.resolved[host]) {
-			b.resolved[host] = addrs
-			changed = true
-		}
-	}
-	return changed
 }

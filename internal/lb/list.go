@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,11 +132,14 @@ type savedList struct {
 	Version  int       `json:"version"` // 1
 	Saved    time.Time `json:"saved"`
 	Backends []Backend `json:"backends"`
+	// Addresses are those of the names in Backends: name servers may be down as well.
+	Addresses map[string][]netip.Addr `json:"addresses,omitempty"`
 }
 
-// saveList keeps list at path for the day when its source is down.
-func saveList(path string, list []Backend, now time.Time) error {
-	data, err := json.MarshalIndent(savedList{Version: 1, Saved: now.UTC(), Backends: list}, "", "  ")
+// saveList keeps s at path for the day when its source, or DNS, is down.
+func saveList(path string, s savedList) error {
+	s.Version, s.Saved = 1, s.Saved.UTC()
+	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the list of backends: %w", err)
 	}
@@ -165,6 +170,9 @@ func decodeList(data []byte) (s savedList, err error) {
 	}
 	if s.Backends, err = checkList(s.Backends); err != nil {
 		return savedList{}, fmt.Errorf("kept list of backends: %w", err)
+	}
+	for host, addrs := range s.Addresses {
+		s.Addresses[host] = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !a.IsValid() })
 	}
 	return s, nil
 }

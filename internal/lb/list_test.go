@@ -129,7 +129,7 @@ func FuzzDecodeList(f *testing.F) {
 func TestSavedList(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "backends.json")
 	list := []Backend{{Name: "a", Address: "10.0.0.1:1", Weight: 1}}
-	if err := saveList(path, list, time.Unix(0, 0)); err != nil {
+	if err := saveList(path, savedList{Saved: time.Unix(0, 0), Backends: list}); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := loadList(path); err != nil || !slices.Equal(s.Backends, list) {

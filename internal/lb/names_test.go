@@ -3,7 +3,10 @@ package lb
 import (
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"net"
+	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +22,7 @@ type dnsServer struct {
 	conn net.PacketConn
 	mu   sync.Mutex
 	ips  []string
+	asks int
 }
 
 func newDNS(t *testing.T) (*dnsServer, *net.Resolver) {
@@ -41,6 +45,12 @@ func (d *dnsServer) says(ips ...string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ips = ips
+}
+
+func (d *dnsServer) asked() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asks
 }
 
 func (d *dnsServer) serve() {
@@ -72,6 +82,7 @@ func (d *dnsServer) answer(query []byte) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ips := slices.Clone(d.ips)
+	d.asks++
 	flags := uint16(ok)
 	if len(ips) == 0 {
 		flags = failed
@@ -115,8 +126,10 @@ func TestNamesAreResolvedAgain(t *testing.T) {
 	}
 	until := func(want string) {
 		t.Helper()
-		r.Reload()
-		eventually(t, "backends "+want, func() bool { return backends() == want })
+		eventually(t, "backends "+want, func() bool {
+			r.Reload() // an address is gone after three answers without it
+			return backends() == want
+		})
 	}
 	until("api=127.0.0.1:" + port)
 	old := r.client()
@@ -223,7 +236,104 @@ func TestNamesAreResolvedByTheClock(t *testing.T) {
 		}
 		return false
 	})
+	eventually(t, "the old address to go", func() bool { return len(r.Status().Backends) == 1 })
 	if got := r.names(3); got["b"] != 3 {
+		t.Errorf("answers: %v", got)
+	}
+}
+
+// Name servers that answer in turns leave some addresses out each time; one is gone
+// when three answers in a row do without it.
+func TestAddressesAreMissedThreeTimes(t *testing.T) {
+	var known []knownAddr
+	for i, step := range []struct {
+		answer, want string
+		changed      bool
+	}{
+		{"10.0.0.2 10.0.0.1", "10.0.0.1 10.0.0.2", true},
+		{"10.0.0.1", "10.0.0.1 10.0.0.2", false},
+		{"10.0.0.2", "10.0.0.1 10.0.0.2", false},
+		{"10.0.0.1 10.0.0.1", "10.0.0.1 10.0.0.2", false},
+		{"10.0.0.1", "10.0.0.1 10.0.0.2", false},
+		{"10.0.0.1", "10.0.0.1", true},
+		{"10.0.0.3", "10.0.0.1 10.0.0.3", true},
+		{"::ffff:10.0.0.3", "10.0.0.1 10.0.0.3", false},
+		{"10.0.0.3", "10.0.0.3", true},
+	} {
+		var (
+			answer  []netip.Addr
+			got     []string
+			changed bool
+		)
+		for s := range strings.FieldsSeq(step.answer) {
+			answer = append(answer, netip.MustParseAddr(s))
+		}
+		known, changed = merge(known, answer)
+		for _, k := range known {
+			got = append(got, k.addr.String())
+		}
+		if s := strings.Join(got, " "); s != step.want || changed != step.changed {
+			t.Errorf("step %d: %s, changed %v; want %s, %v", i, s, changed, step.want, step.changed)
+		}
+	}
+}
+
+// A list that changes from addresses to a name takes nothing out of service: the name
+// is looked up first, and the old list stays while that fails.
+func TestListThatChangesToANameEmptiesNothing(t *testing.T) {
+	ca := newCA(t)
+	a := newAPIServer(t, ca, "a")
+	_, port, _ := net.SplitHostPort(a.addr)
+	dns, resolver := newDNS(t)
+	file := filepath.Join(t.TempDir(), "list")
+	writeFile(t, file, a.addr+"\n")
+	r := newRig(t, ca, Config{Source: File(file), Resolver: resolver, ResolveEvery: time.Hour})
+	r.until(a.addr, "ready")
+
+	writeFile(t, file, "api.example.test:"+port+",name=api\n")
+	eventually(t, "the list to be refused", func() bool { return strings.Contains(r.Status().ListErr, "names in it can be looked up") })
+	if got := r.names(3); got["a"] != 3 {
+		t.Errorf("answers: %v", got)
+	}
+	dns.says("127.0.0.1")
+	r.until("api", "ready")
+	if s := r.Status(); s.ListErr != "" {
+		t.Error(s.ListErr)
+	}
+	if err := r.SetBackends([]Backend{{Address: a.addr}}); err != nil {
+		t.Error(err)
+	}
+	dns.says()
+	if err := r.SetBackends([]Backend{{Address: "other.example.test:" + port}}); err == nil {
+		t.Error("a list without any address is taken from the admin socket")
+	}
+}
+
+// When DNS is down at a start, the addresses of before serve; without any, the names
+// are looked up again soon, and the failure is logged once.
+func TestStartWithoutDNS(t *testing.T) {
+	ca := newCA(t)
+	a := newAPIServer(t, ca, "a")
+	_, port, _ := net.SplitHostPort(a.addr)
+	dns, resolver := newDNS(t)
+	log := &lines{}
+	cfg := Config{
+		Source: Static([]Backend{{Name: "api", Address: "api.example.test:" + port}}), Resolver: resolver, ResolveEvery: time.Hour,
+		StateFile: filepath.Join(t.TempDir(), "backends.json"), Logger: slog.New(slog.NewTextHandler(log, nil)),
+	}
+	r := newRig(t, ca, cfg)
+	eventually(t, "names to be looked up again", func() bool { return dns.asked() >= 8 })
+	if got := log.with("not resolved"); len(got) != 1 {
+		t.Errorf("logged: %q", got)
+	}
+	dns.says("127.0.0.1")
+	r.until("api", "ready")
+	r.stop()
+
+	dns.says()
+	r = newRig(t, ca, cfg)
+	r.until("api", "ready")
+	if got := r.names(2); got["a"] != 2 {
 		t.Errorf("answers: %v", got)
 	}
 }

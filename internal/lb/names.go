@@ -1,0 +1,245 @@
+package lb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	lookUpTimeout = 3 * time.Second
+	lookUpAgain   = time.Second // after one that failed; doubled until it is ResolveEvery
+	// missedMost is how many answers in a row may leave an address out before it is
+	// believed: name servers that answer in turns leave some out each time.
+	missedMost = 3
+)
+
+// name is a backend's host name and what is known of it. Balancer.mu guards it.
+type name struct {
+	addrs []knownAddr // by address
+	err   string      // of the last look-up
+}
+
+// knownAddr is an address and how many answers in a row have left it out.
+type knownAddr struct {
+	addr   netip.Addr
+	missed int
+}
+
+// merge takes an answer: its addresses, and those that it has not left out too
+// often yet. It reports whether the set changed.
+func merge(have []knownAddr, answer []netip.Addr) (all []knownAddr, changed bool) {
+	for _, a := range answer {
+		all = append(all, knownAddr{addr: a.Unmap()})
+	}
+	for _, k := range have {
+		k.missed++
+		if k.missed < missedMost {
+			all = append(all, k)
+		}
+	}
+	// Of two entries the one that was answered comes first, and stays.
+	slices.SortStableFunc(all, func(a, b knownAddr) int { return a.addr.Compare(b.addr) })
+	same := func(a, b knownAddr) bool { return a.addr == b.addr }
+	all = slices.CompactFunc(all, same)
+	return all, !slices.EqualFunc(all, have, same)
+}
+
+// host is the name in the address, empty if it is none.
+func (b Backend) host() string {
+	if !b.isName() {
+		return ""
+	}
+	host, _, _ := net.SplitHostPort(b.Address)
+	return host
+}
+
+func (b *Balancer) addressesOf(host string) (addrs []netip.Addr) {
+	if n := b.names[host]; n != nil {
+		for _, k := range n.addrs {
+			addrs = append(addrs, k.addr)
+		}
+	}
+	return addrs
+}
+
+// addresses are those of all names in list.
+func (b *Balancer) addresses(list []Backend) map[string][]netip.Addr {
+	all := map[string][]netip.Addr{}
+	for _, be := range list {
+		if addrs := b.addressesOf(be.host()); len(addrs) > 0 {
+			all[be.host()] = addrs
+		}
+	}
+	return all
+}
+
+// recall believes in addresses from before the start until there is an answer.
+func (b *Balancer) recall(saved map[string][]netip.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for host, addrs := range saved {
+		n := &name{}
+		n.addrs, _ = merge(nil, addrs)
+		for i := range n.addrs {
+			n.addrs[i].missed = missedMost // the first answer decides
+		}
+		b.names[host] = n
+	}
+}
+
+// resolve looks up the names in list. It reports whether an address changed, and
+// whether a look-up failed: such a name keeps the addresses it had.
+func (b *Balancer) resolve(ctx context.Context, list []Backend) (changed, failed bool) {
+	var (
+		wg   sync.WaitGroup
+		seen = map[string]bool{"": true}
+		each = make([]struct{ changed, failed bool }, len(list))
+	)
+	for i, be := range list {
+		host := be.host()
+		if seen[host] {
+			continue
+		}
+		seen[host] = true
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
+			defer cancel()
+			addrs, err := b.cfg.Resolver.LookupNetIP(ctx, "ip", host)
+			if err == nil && len(addrs) == 0 {
+				err = errors.New("no address")
+			}
+			each[i].changed, each[i].failed = b.lookedUp(be.Name, host, addrs, err), err != nil
+		})
+	}
+	wg.Wait()
+	for _, r := range each {
+		changed, failed = changed || r.changed, failed || r.failed
+	}
+	return changed, failed
+}
+
+// lookedUp takes the answer to a look-up. A failure is logged when it is another one
+// than the last time.
+func (b *Balancer) lookedUp(backend, host string, addrs []netip.Addr, err error) (changed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.names[host]
+	if n == nil {
+		n = &name{}
+		b.names[host] = n
+	}
+	if err != nil {
+		if s := err.Error(); s != n.err {
+			n.err = s
+			b.log.Warn("backend's name not resolved, the old addresses stay", "backend", backend, "addresses", len(n.addrs), "err", s)
+		}
+		return false
+	}
+	if n.err != "" {
+		n.err = ""
+		b.log.Info("backend's name is resolved again", "backend", backend, "addresses", len(addrs))
+	}
+	n.addrs, changed = merge(n.addrs, addrs)
+	return changed
+}
+
+// resolveNew looks up the names in list that have no address yet, so that adopting
+// it does not take out what there is. It returns an error if list has no address at all.
+func (b *Balancer) resolveNew(ctx context.Context, list []Backend) error {
+	unknown := func() (out []Backend) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, be := range list {
+			if host := be.host(); host != "" && len(b.addressesOf(host)) == 0 {
+				out = append(out, be)
+			}
+		}
+		return out
+	}
+	b.mu.Lock()
+	old := slices.Equal(list, b.list)
+	b.mu.Unlock()
+	if old { // the resolver looks after it
+		return nil
+	}
+	if b.resolve(ctx, unknown()); len(unknown()) == len(list) {
+		return fmt.Errorf("none of the %d names in it can be looked up", len(list))
+	}
+	return nil
+}
+
+// resolver looks the names of backends up, again and again, beside the control loop.
+type resolver struct {
+	wake chan struct{}
+	done chan struct{}
+}
+
+func (r *resolver) ask() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *resolver) wait() { <-r.done }
+
+func (b *Balancer) startResolver(ctx context.Context) *resolver {
+	r := &resolver{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		again := lookUpAgain // New has just asked; when that failed, soon
+		timer := time.NewTimer(b.nextLookUp(&again, b.unresolved()))
+		defer timer.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			case <-r.wake:
+			}
+			b.mu.Lock()
+			list := b.list
+			b.mu.Unlock()
+			changed, failed := b.resolve(ctx, list)
+			if changed {
+				b.readdress()
+			}
+			timer.Reset(b.nextLookUp(&again, failed))
+		}
+	}()
+	return r
+}
+
+// readdress gives the list in force its names' new addresses.
+func (b *Balancer) readdress() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.adoptLocked(b.list)
+}
+
+// unresolved says whether the last look-up of a name in the list failed.
+func (b *Balancer) unresolved() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.list, func(be Backend) bool {
+		n := b.names[be.host()]
+		return n != nil && n.err != ""
+	})
+}
+
+// nextLookUp is the time until the next look-up; again is doubled after a failure.
+func (b *Balancer) nextLookUp(again *time.Duration, failed bool) time.Duration {
+	if !failed {
+		*again = lookUpAgain
+		return b.cfg.ResolveEvery
+	}
+	d := min(*again, b.cfg.ResolveEvery)
+	*again *= 2
+	return d
+}
