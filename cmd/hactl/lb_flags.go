@@ -72,7 +72,7 @@ func lbRunCommand(e *env) *cli.Command {
 			dur("replay-after", 300*time.Millisecond, "a backend without a first byte for so long gets a competitor"),
 			flag("replay-plain", "replay the first bytes of clients that do not speak TLS too: only for protocols where a repetition does no harm"),
 			dur("dead-after", 5*time.Second, "a backend's machine that acknowledges nothing for so long is dead; negative: never"),
-			str("rebalance", "1%/s", "share of connections that may be moved to a returned backend; 0: none"),
+			str("rebalance", "", "share of connections that may be moved to a returned backend; 0: none; default: 1%/s with --check https, else none"),
 			dur("slow-start", 10*time.Second, "a returned backend gets less than its share for so long; negative: none"),
 			dur("drain-timeout", 10*time.Second, "how long connections may go on when the balancer stops or hands over"),
 			num("loops", 0, "threads of the data path; 0: one a CPU"),

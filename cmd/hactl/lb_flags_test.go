@@ -109,7 +109,7 @@ func TestLBRunFlags(t *testing.T) {
 			return []any{c.Check.Every, c.Check.Timeout, c.Check.Rise, c.Check.Fall, string(c.Algorithm), c.Data.HelloTimeout,
 				c.Data.ReplayAfter, c.Data.DeadAfter, c.Rebalance, c.SlowStart, c.DrainTimeout, c.ReplayPlain}
 		}, []any{500 * time.Millisecond, time.Second, 1, 2, "least-conn", 5 * time.Second,
-			300 * time.Millisecond, 5 * time.Second, 0.01, 10 * time.Second, 10 * time.Second, false}},
+			300 * time.Millisecond, 5 * time.Second, 0.0, 10 * time.Second, 10 * time.Second, false}},
 		{"--listen LISTEN2", func(c lb.Config) any { return len(c.Listeners) }, 2},
 		{"--backend 10.0.0.2:1,name=b,weight=7,zone=z", backends, []lb.Backend{
 			{Name: "a", Address: "10.0.0.1:1", Weight: 1}, {Name: "b", Address: "10.0.0.2:1", Weight: 7, Zone: "z"},

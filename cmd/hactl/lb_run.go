@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,10 @@ func runLB(c *cli.Context, e *env) error {
 	if err != nil {
 		return exitcode.Errorf(exitcode.Usage, "%w", err).WithHint("hactl lb run --help")
 	}
-	return p.serve(c.Context, b, registry)
+	if err = p.serve(c.Context, b, registry); errors.Is(err, lb.ErrAdminTaken) {
+		return exitcode.Errorf(exitcode.Refused, "%w", err).WithHint("one instance each: --root DIR, or --admin unix:PATH")
+	}
+	return err
 }
 
 // configure reads the flags and binds the sockets.
@@ -87,10 +91,12 @@ func (p *lbProcess) configure(c *cli.Context) error {
 		Logger: p.log, Name: c.String("name"), Notify: notifySystemd,
 	}
 	if len(words(c, "backend")) == 0 { // what the command says is there at each start, and meant
-		p.cfg.StateFile = layoutOf(c).BackendsFile()
+		p.cfg.StateFile, p.cfg.SourceName = layoutOf(c).BackendsFile(), cmp.Or(c.String("backends-file"), "masters")
 	}
-	if p.cfg.Rebalance, err = lb.ParseRate(c.String("rebalance")); err != nil {
-		return usage(fmt.Errorf("--rebalance: %w", err))
+	if rate := c.String("rebalance"); rate != "" {
+		if p.cfg.Rebalance, err = lb.ParseRate(rate); err != nil {
+			return usage(fmt.Errorf("--rebalance: %w", err))
+		}
 	}
 	if cluster != nil {
 		clusterChecks(c, cluster, &p.cfg.Check)
@@ -244,6 +250,7 @@ func (p *lbProcess) bind(c *cli.Context, cluster *config.Cluster) error {
 		return err
 	}
 	if ready != nil {
+		p.cfg.Successor = true
 		p.cfg.Notify = func(state string) {
 			if state == "READY=1" {
 				ready()

@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// ErrAdminTaken is returned by Run when another balancer answers on the admin socket.
+var ErrAdminTaken = errors.New("another balancer serves there")
+
 // ErrNoBackend is returned when no backend has the given name or address.
 var ErrNoBackend = errors.New("no such backend")
 
@@ -39,7 +42,7 @@ func (b *Balancer) setDrained(name string, drained bool) error {
 		if m.drained == drained {
 			continue
 		}
-		m.drained = drained
+		m.drained, m.told = drained, now
 		if drained {
 			b.drains[m.backend.Name] = true
 		} else {
@@ -103,7 +106,8 @@ func (b *Balancer) SetBackends(list []Backend) error {
 }
 
 // listenAdmin binds the admin socket: made beside its place and renamed over it,
-// so that there is never a moment without one and a dead one is no hindrance.
+// so that there is never a moment without one and a dead one is no hindrance. One
+// that lives is replaced by a successor only.
 func (b *Balancer) listenAdmin() (net.Listener, error) {
 	path := b.cfg.AdminSocket
 	if path == "" {
@@ -111,6 +115,12 @@ func (b *Balancer) listenAdmin() (net.Listener, error) {
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		if !b.cfg.Successor {
+			return nil, fmt.Errorf("admin socket %s: %w", path, ErrAdminTaken)
+		}
 	}
 	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
 	_ = os.Remove(tmp)

@@ -3,6 +3,7 @@ package lb
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
@@ -73,7 +74,14 @@ func TestAdminSocketIsReplaced(t *testing.T) {
 		return st.Name
 	}
 	eventually(t, "the first to answer", func() bool { return name() == "first" })
-	newRig(t, ca, Config{Source: sourceOf(s[0]), AdminSocket: path, Name: "second"})
+	other, err := New(Config{Listeners: files(listener(t, "127.0.0.1:0")), Source: sourceOf(s[0]), Check: quick(ca), AdminSocket: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Run(t.Context()); !errors.Is(err, ErrAdminTaken) || name() != "first" {
+		t.Errorf("one that is nobody's successor: %v; %s answers", err, name())
+	}
+	newRig(t, ca, Config{Source: sourceOf(s[0]), AdminSocket: path, Name: "second", Successor: true})
 	eventually(t, "the second to answer", func() bool { return name() == "second" })
 	first.stop()
 	if got := name(); got != "second" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -35,6 +36,7 @@ type Balancer struct {
 	drains   map[string]bool
 	names    map[string]*name // by host name
 	returned time.Time        // when a backend last returned; rebalancing follows
+	serving  bool             // a backend is usable
 	override Source           // from the admin API
 	closed   bool
 
@@ -60,6 +62,7 @@ func New(cfg Config) (*Balancer, error) {
 		members: map[string]*member{}, drains: map[string]bool{}, names: map[string]*name{},
 		reload: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
 	}
+	b.ticked.Store(b.started.UnixNano()) // it lives before the control loop's first turn
 	b.byTarget.Store(&map[*dataplane.Target]*member{})
 	if b.own, err = addressesOf(cfg.Listeners); err != nil {
 		return nil, fmt.Errorf("load balancer: %w", err)
@@ -131,14 +134,18 @@ func (b *Balancer) finish(ctx context.Context) {
 	b.cfg.Notify("STOPPING=1")
 	b.engine.StopAccepting()
 	b.log.Info("load balancer stops", "connections", b.engine.Open())
+	began := time.Now()
 	deadline := time.NewTimer(b.cfg.DrainTimeout)
 	defer deadline.Stop()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(finishEvery)
 	defer tick.Stop()
 	for b.engine.Open() > 0 {
-		if !b.handedOver.Load() {
-			// There is nobody to keep them for; those between two answers lose nothing.
-			b.engine.CloseQuiet(nil, b.engine.MaxConns(), quietBeforeMove)
+		n := b.engine.MaxConns() // there is nobody to keep them for
+		if b.handedOver.Load() {
+			n = endNow(b.engine.Open(), time.Since(began), b.cfg.DrainTimeout)
+		}
+		if n > 0 { // those between two answers lose nothing
+			b.engine.CloseQuiet(nil, n, quietBeforeMove)
 		}
 		select {
 		case <-deadline.C:
@@ -151,8 +158,24 @@ func (b *Balancer) finish(ctx context.Context) {
 	}
 }
 
+// finishEvery is how often a balancer that stops looks at its connections.
+const finishEvery = 50 * time.Millisecond
+
+// endNow is how many of the open connections should end now when a successor has
+// taken over: none in the first half of the time, and then as many as it takes for
+// all to have ended one after the other when it is over. Those that are left then are
+// reset, with what was under way on them, and their clients come back all at once.
+func endNow(open int64, passed, whole time.Duration) int {
+	left := whole - passed
+	if left > whole/2 {
+		return 0
+	}
+	return int(math.Ceil(float64(open) / max(1, float64(left/finishEvery))))
+}
+
 // KeepConnections tells that a successor accepts from the same sockets now: when
-// Run is told to stop, quiet connections stay until they end or DrainTimeout.
+// Run is told to stop, quiet connections stay until they end or half of DrainTimeout
+// is over.
 func (b *Balancer) KeepConnections() { b.handedOver.Store(true) }
 
 // Reload has the source read its list anew, and names looked up, now. It does not wait.

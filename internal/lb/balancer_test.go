@@ -3,6 +3,8 @@ package lb
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -286,14 +288,122 @@ func TestNamesAreResolved(t *testing.T) {
 // few of them.
 func TestLiarIsDistrusted(t *testing.T) {
 	ca, s := three(t)
-	r := newRig(t, ca, Config{Source: sourceOf(s[0], s[1]), Algorithm: "round-robin", Check: Check{Kind: CheckNone}, ReplayPlain: true})
+	log := &lines{}
+	r := newRig(t, ca, Config{
+		Source: sourceOf(s[0], s[1]), Algorithm: "round-robin", Check: Check{Kind: CheckNone}, ReplayPlain: true,
+		Logger: slog.New(slog.NewTextHandler(log, nil)),
+	})
 	r.until("a", "ready")
 	r.until("b", "ready")
+	began := time.Now()
 	s[0].kill()
 	r.names(20)
 	eventually(t, "a to be distrusted", func() bool { return r.backend("a").Distrusted })
-	if r.backend("a").Usable {
-		t.Error("a is still used")
+	if b := r.backend("a"); b.Usable || !strings.Contains(b.Why, "fails connections") || b.Since.Before(began) {
+		t.Errorf("a is %+v", b)
+	}
+	s[0].start()
+	eventually(t, "a to be trusted again", func() bool { return r.backend("a").Usable })
+	eventually(t, "the log to say so", func() bool { return len(log.with("trusted again", "backend=a")) == 1 })
+	if b := r.backend("a"); b.Distrusted || b.Since.After(began) || b.Why != "not checked" {
+		t.Errorf("a is %+v", b)
+	}
+}
+
+// When the last usable backend goes the log says so once, and once when one is back.
+func TestLogSaysWhenNothingIsReady(t *testing.T) {
+	ca, s := three(t)
+	log := &lines{}
+	r := newRig(t, ca, Config{Source: sourceOf(s[0], s[1]), Logger: slog.New(slog.NewTextHandler(log, nil))})
+	r.until("a", "ready")
+	r.until("b", "ready")
+	s[0].red.Store(true)
+	r.until("a", "draining")
+	if got := log.with("no backend is ready"); len(got) != 0 {
+		t.Errorf("while b is ready: %q", got)
+	}
+	if err := r.Drain("b"); err != nil {
+		t.Fatal(err)
+	}
+	asks := s[0].asks.Load()
+	eventually(t, "five more probes", func() bool { return s[0].asks.Load() > asks+5 })
+	if got := log.with("level=WARN", "no backend is ready"); len(got) != 1 {
+		t.Errorf("with none: %q", got)
+	}
+	s[0].red.Store(false)
+	r.until("a", "ready")
+	if got := log.with("level=INFO", "a backend is ready"); len(got) != 2 { // the first at the start
+		t.Errorf("with one: %q", got)
+	}
+	if b := r.backend("b"); b.Why != "drained by an operator" || !b.Since.After(r.backend("a").Since.Add(-time.Minute)) || b.Since.Before(r.Status().Started) {
+		t.Errorf("b is %+v", b)
+	}
+}
+
+// Connections are moved by themselves only where clients come back by themselves: at
+// API servers.
+func TestRebalancingIsForAPIServers(t *testing.T) {
+	roots := newCA(t).pool
+	for kind, want := range map[CheckKind]float64{"": 0.01, CheckHTTPS: 0.01, CheckTCP: 0, CheckNone: 0} {
+		cfg, err := Config{Listeners: files(nil), Source: Static(nil), Check: Check{Kind: kind, Roots: roots}}.withDefaults()
+		if err != nil || cfg.Rebalance != want {
+			t.Errorf("check %q: rebalance %v, %v; want %v", kind, cfg.Rebalance, err, want)
+		}
+	}
+	if cfg, err := (Config{Listeners: files(nil), Source: Static(nil), Check: Check{Kind: CheckTCP}, Rebalance: 0.02}).withDefaults(); err != nil || cfg.Rebalance != 0.02 {
+		t.Errorf("asked for: %v %v", cfg.Rebalance, err)
+	}
+}
+
+// With local-first connections go back to the own zone when its backend returns, and
+// stay there when another zone's does.
+func TestRebalancingKeepsToTheZone(t *testing.T) {
+	ca, s := three(t)
+	r := newRig(t, ca, Config{Algorithm: "local-first", Zone: "z1", SlowStart: -1, Rebalance: 1, Source: Static([]Backend{
+		{Name: "a", Address: s[0].addr, Zone: "z1"}, {Name: "b", Address: s[1].addr, Zone: "z2"},
+	})})
+	r.until("a", "ready")
+	r.until("b", "ready")
+	s[0].kill()
+	r.until("a", "ejected")
+	var clients []*client
+	for range 6 {
+		c := r.client()
+		if name, err := c.name(); name != "b" || err != nil {
+			t.Fatal(name, err)
+		}
+		clients = append(clients, c)
+	}
+	ask := func() error {
+		for _, c := range clients {
+			if _, err := c.name(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	s[0].start()
+	r.until("a", "ready")
+	testwait.For(t, "connections to be in the own zone", patience, func() error {
+		if err := ask(); err != nil {
+			return err
+		}
+		if a, b := r.backend("a").Connections, r.backend("b").Connections; a != 6 || b != 0 {
+			tick := time.NewTimer(1600 * time.Millisecond) // longer than quietBeforeMove, and some
+			<-tick.C
+			return fmt.Errorf("%d there, %d elsewhere", a, b)
+		}
+		return nil
+	})
+	moved := r.Status().Moved
+	s[1].kill()
+	r.until("b", "ejected")
+	s[1].start()
+	r.until("b", "ready")
+	ticks := r.ticked.Load()
+	eventually(t, "connections to be quiet, and looked at", func() bool { return r.ticked.Load() > ticks+int64(4*time.Second) })
+	if now := r.Status().Moved; now != moved {
+		t.Errorf("%d connections were moved out of the own zone", now-moved)
 	}
 }
 

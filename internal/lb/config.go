@@ -58,16 +58,20 @@ type Config struct {
 	// ReplayPlain: see dataplane.Config. It turns replay on for tcp and none too.
 	ReplayPlain bool
 	// Rebalance is the share of all connections that may be moved in a second
-	// after a backend returned; default 0.01, negative: none.
+	// after a backend returned; default 0.01 for CheckHTTPS and else none, since not
+	// every service's clients come back by themselves; negative: none.
 	Rebalance float64
 	// SlowStart is how long a returned backend gets less than its share; default
 	// 10s, negative: none. A cold API server fills its watch caches first.
 	SlowStart time.Duration
 	// DrainTimeout is how long connections may go on when the balancer stops;
-	// default 10s. Quiet ones end at once, unless a successor has taken over.
+	// default 10s. Quiet ones end at once, or, if a successor has taken over, one after
+	// the other in the second half of that time.
 	DrainTimeout time.Duration
 	StateFile    string                // keeps the last good list; empty: not kept
+	SourceName   string                // says where Source's list comes from; another source's kept list is not used
 	AdminSocket  string                // path of the admin API; empty: none
+	Successor    bool                  // a predecessor hands over to this one: its admin socket is replaced
 	Registerer   prometheus.Registerer // nil: no metrics
 	Logger       *slog.Logger          // nil: nothing is logged
 	// Notify tells the service manager, as sd_notify does; nil: nobody.
@@ -101,7 +105,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Check.Fall == 0 {
 		c.Check.Fall = 2
 	}
-	if c.Rebalance == 0 {
+	if c.Rebalance == 0 && c.Check.Kind == CheckHTTPS {
 		c.Rebalance = 0.01
 	}
 	if c.Logger == nil {

@@ -87,7 +87,7 @@ func (b *Balancer) observed(m *member, r probe.Result) {
 // returns notes that m is ready. The first ready backends of a new balancer
 // return from nowhere: nothing has to be slow or moved for them.
 func (b *Balancer) returns(m *member, from pool.State, now time.Time) {
-	m.distrusted = time.Time{} // it was gone: another process, most likely
+	m.doubted, m.distrusted = time.Time{}, time.Time{} // it was gone: another process, most likely
 	if from == pool.Starting && now.Sub(b.started) < 5*time.Second {
 		return
 	}
@@ -135,7 +135,7 @@ func (b *Balancer) refresh(now time.Time) {
 			Handle: m.target,
 			Weight: float64(m.backend.Weight) * m.ramp(now, b.cfg.SlowStart),
 			Ready:  m.usable(now),
-			Local:  b.cfg.Zone != "" && m.backend.Zone == b.cfg.Zone,
+			Local:  b.isLocal(m),
 			Off:    m.drained || !m.removed.IsZero(),
 		})
 		if m.cutLater && b.answeredSince(m.silent, now) {
@@ -147,7 +147,24 @@ func (b *Balancer) refresh(now time.Time) {
 		}
 	}
 	b.pool.Set(entries)
+	b.tellServing(now)
 }
+
+// tellServing logs when the last usable backend has gone, and when one is back.
+func (b *Balancer) tellServing(now time.Time) {
+	is := b.anyUsable(now)
+	if is == b.serving {
+		return
+	}
+	b.serving = is
+	if is {
+		b.log.Info("a backend is ready")
+	} else {
+		b.log.Warn("no backend is ready, connections are tried at any that is not drained", "backends", len(b.members))
+	}
+}
+
+func (b *Balancer) isLocal(m *member) bool { return b.cfg.Zone != "" && m.backend.Zone == b.cfg.Zone }
 
 // review looks for backends that fail connections although their probes are fine.
 func (b *Balancer) review(now time.Time) {
@@ -158,7 +175,7 @@ func (b *Balancer) review(now time.Time) {
 			continue
 		}
 		m.distrust = min(max(2*m.distrust, distrustFirst), distrustMost)
-		m.distrusted = now.Add(m.distrust)
+		m.doubted, m.distrusted = now, now.Add(m.distrust)
 		b.log.Warn("backend fails connections although it says it is ready", "backend", m.backend.Name, "for", m.distrust)
 	}
 	b.refresh(now)
@@ -170,6 +187,10 @@ func (b *Balancer) age(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for key, m := range b.members {
+		if !m.doubted.IsZero() && !now.Before(m.distrusted) {
+			m.doubted = time.Time{}
+			b.log.Info("backend is trusted again", "backend", m.backend.Name)
+		}
 		if broken, silent := m.target.Streak(); broken+silent == 0 && now.Sub(m.distrusted) > distrustMost {
 			m.distrust = 0
 		}
@@ -200,9 +221,14 @@ func (b *Balancer) rebalance(now time.Time, since time.Duration) {
 	)
 	for _, m := range b.members {
 		members = append(members, m)
-		loads = append(loads, pool.Load{Active: m.target.Active(), Weight: float64(m.backend.Weight), Ready: m.usable(now)})
+		loads = append(loads, pool.Load{
+			Active: m.target.Active(), Weight: float64(m.backend.Weight), Ready: m.usable(now), Local: b.isLocal(m),
+		})
 	}
 	b.mu.Unlock()
+	if b.cfg.Algorithm == pool.LocalFirst {
+		loads = pool.PreferLocal(loads)
+	}
 	rate := b.cfg.Rebalance * math.Min(since.Seconds(), 5)
 	for i, n := range pool.Surplus(loads, rate) {
 		if n > 0 {

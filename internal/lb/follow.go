@@ -20,7 +20,7 @@ type targetHandle = *dataplane.Target
 // firstList takes the source's list, or the one kept on disk.
 func (b *Balancer) firstList() error {
 	list, err := b.sourceList(true)
-	saved, kept := loadList(b.cfg.StateFile)
+	saved, kept := loadList(b.cfg.StateFile, b.cfg.SourceName)
 	b.recall(saved.Addresses)
 	if err == nil {
 		b.resolve(context.Background(), list)
@@ -124,7 +124,7 @@ func (b *Balancer) adoptLocked(list []Backend) {
 			continue
 		}
 		m.health.Since, m.health.Why = now, "not probed yet"
-		m.drained = b.drains[m.backend.Name] || b.drains[m.listed]
+		m.drained, m.told = b.drains[m.backend.Name] || b.drains[m.listed], now
 		b.members[key] = m
 		b.newProber(m)
 		b.log.Info("backend added", "backend", m.backend.Name, "address", m.backend.Address)
@@ -132,7 +132,7 @@ func (b *Balancer) adoptLocked(list []Backend) {
 	b.index()
 	b.refresh(now)
 	if b.cfg.StateFile != "" && !b.kept {
-		if err := saveList(b.cfg.StateFile, savedList{Saved: now, Backends: list, Addresses: b.addresses(list)}); err != nil {
+		if err := saveList(b.cfg.StateFile, savedList{Saved: now, Source: b.cfg.SourceName, Backends: list, Addresses: b.addresses(list)}); err != nil {
 			b.log.Error("list of backends not kept on disk", "err", err)
 		}
 	}

@@ -96,6 +96,56 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
+// A balancer that has handed over ends its quiet connections in an orderly way before
+// the drain time, here the default, is over: none is reset.
+func TestHandedOverConnectionsAreNotReset(t *testing.T) {
+	r := newRig(t, nil, Config{Source: Static([]Backend{{Address: echoServer(t)}}), Check: Check{Kind: CheckTCP}})
+	var conns []net.Conn
+	for range 40 {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range 3 { // fewer might be a handshake
+			say(t, c, "hello")
+		}
+		conns = append(conns, c)
+	}
+	r.KeepConnections()
+	stopped := make(chan struct{})
+	go func() { r.stop(); close(stopped) }()
+	for i, c := range conns {
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+			t.Errorf("connection %d: %v, want an orderly end", i, err)
+		}
+	}
+	<-stopped
+}
+
+func TestEndNow(t *testing.T) {
+	for _, tc := range []struct {
+		open          int64
+		passed, whole time.Duration
+		want          int
+	}{
+		{1000, 0, 10 * time.Second, 0},
+		{1000, 4900 * time.Millisecond, 10 * time.Second, 0},
+		{1000, 5 * time.Second, 10 * time.Second, 10}, // a hundred looks are left
+		{500, 7500 * time.Millisecond, 10 * time.Second, 10},
+		{3, 5 * time.Second, 10 * time.Second, 1},
+		{7, 9990 * time.Millisecond, 10 * time.Second, 7},
+		{7, 11 * time.Second, 10 * time.Second, 7},
+		{7, 0, time.Millisecond, 0},
+		{0, 6 * time.Second, 10 * time.Second, 0},
+	} {
+		if got := endNow(tc.open, tc.passed, tc.whole); got != tc.want {
+			t.Errorf("%d open after %v of %v: %d, want %d", tc.open, tc.passed, tc.whole, got, tc.want)
+		}
+	}
+}
+
 func parentOf(t *testing.T, pid int) int {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -131,6 +131,7 @@ func stamps(paths []string) string {
 type savedList struct {
 	Version  int       `json:"version"` // 1
 	Saved    time.Time `json:"saved"`
+	Source   string    `json:"source,omitempty"` // Config.SourceName
 	Backends []Backend `json:"backends"`
 	// Addresses are those of the names in Backends: name servers may be down as well.
 	Addresses map[string][]netip.Addr `json:"addresses,omitempty"`
@@ -146,8 +147,10 @@ func saveList(path string, s savedList) error {
 	return atomicfile.MkdirWrite(path, append(data, '\n'), 0o600, 0o700)
 }
 
-// loadList reads what saveList wrote. It returns fs.ErrNotExist if there is none.
-func loadList(path string) (savedList, error) {
+// loadList reads what saveList wrote. It returns fs.ErrNotExist if there is none, or
+// only one of another source: two balancers that share a file would else serve each
+// other's backends.
+func loadList(path, source string) (savedList, error) {
 	if path == "" {
 		return savedList{}, fs.ErrNotExist
 	}
@@ -155,7 +158,11 @@ func loadList(path string) (savedList, error) {
 	if err != nil {
 		return savedList{}, fmt.Errorf("read the kept list of backends: %w", err)
 	}
-	return decodeList(data)
+	s, err := decodeList(data)
+	if err == nil && s.Source != "" && s.Source != source { // none: written by an older version
+		return savedList{}, fs.ErrNotExist
+	}
+	return s, err
 }
 
 func decodeList(data []byte) (s savedList, err error) {

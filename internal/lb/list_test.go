@@ -129,10 +129,17 @@ func FuzzDecodeList(f *testing.F) {
 func TestSavedList(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "backends.json")
 	list := []Backend{{Name: "a", Address: "10.0.0.1:1", Weight: 1}}
-	if err := saveList(path, savedList{Saved: time.Unix(0, 0), Backends: list}); err != nil {
+	if err := saveList(path, savedList{Saved: time.Unix(0, 0), Source: "one", Backends: list}); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := loadList(path); err != nil || !slices.Equal(s.Backends, list) {
+	if s, err := loadList(path, "one"); err != nil || !slices.Equal(s.Backends, list) {
+		t.Errorf("got %+v %v", s, err)
+	}
+	if s, err := loadList(path, "another"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("another source's list is used: %+v %v", s, err)
+	}
+	writeFile(t, path, `{"version":1,"backends":[{"address":"10.0.0.1:1"}]}`) // of an older version
+	if s, err := loadList(path, "one"); err != nil || !slices.Equal(s.Backends, []Backend{{Name: "10.0.0.1:1", Address: "10.0.0.1:1", Weight: 1}}) {
 		t.Errorf("got %+v %v", s, err)
 	}
 	for content, want := range map[string]string{
@@ -142,11 +149,11 @@ func TestSavedList(t *testing.T) {
 		`{"version":1,"backends":[{"address":"x"}]}`: "address",
 	} {
 		writeFile(t, path, content)
-		if _, err := loadList(path); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := loadList(path, "one"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", content, err, want)
 		}
 	}
-	if _, err := loadList(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := loadList(filepath.Join(t.TempDir(), "none"), ""); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }

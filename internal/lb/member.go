@@ -26,6 +26,7 @@ type member struct {
 
 	health   pool.Health
 	drained  bool      // by an operator
+	told     time.Time // when it was drained
 	removed  time.Time // when it left the list; zero: it is in it
 	returned time.Time // when it last became ready after it had not been
 	last     probe.Result
@@ -35,6 +36,7 @@ type member struct {
 	silent   time.Time // when the first unanswered probe in a row was sent; zero: the last one was answered
 	cutLater bool      // it hangs, but nothing else was ready
 
+	doubted    time.Time     // since when it is distrusted; zero: it is not
 	distrusted time.Time     // until when the data path's experience outweighs the probes
 	distrust   time.Duration // how long the next time
 }

@@ -42,7 +42,7 @@ type BackendStatus struct {
 	Removed     bool       `json:"removed"`    // no longer in the list; old connections finish
 	Distrusted  bool       `json:"distrusted"` // says it is ready but fails connections
 	Why         string     `json:"why"`
-	Since       time.Time  `json:"since"` // of the state
+	Since       time.Time  `json:"since"` // of what Why tells
 	Connections int64      `json:"connections"`
 	Total       int64      `json:"total"`
 	BytesUp     int64      `json:"bytesUp"`   // clients to backend
@@ -92,12 +92,17 @@ func (m *member) status(now time.Time) BackendStatus {
 	s := BackendStatus{
 		Name: m.backend.Name, Address: m.backend.Address, Host: m.host, Zone: m.backend.Zone, Weight: m.backend.Weight,
 		State: m.health.State, Usable: m.usable(now), Drained: m.drained, Removed: !m.removed.IsZero(),
-		Distrusted: now.Before(m.distrusted), Why: m.health.Why, Since: m.health.Since,
+		Distrusted: m.health.State == pool.Ready && now.Before(m.distrusted), Why: m.health.Why, Since: m.health.Since,
 		Connections: t.Active, Total: t.Total, BytesUp: t.BytesUp, BytesDown: t.BytesDown,
 		Failed: t.Failed, Replayed: t.Replayed,
 	}
-	if m.drained {
-		s.Why = "drained by an operator"
+	switch {
+	case s.Removed:
+		s.Why, s.Since = "no longer in the list", m.removed
+	case s.Drained:
+		s.Why, s.Since = "drained by an operator", m.told
+	case s.Distrusted:
+		s.Why, s.Since = "fails connections; its last probe: "+m.last.Why, m.doubted
 	}
 	if !m.lastAt.IsZero() {
 		s.Probe = Probe{

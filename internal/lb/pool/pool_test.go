@@ -190,19 +190,40 @@ func TestSurplus(t *testing.T) {
 		rate  float64
 		want  []int
 	}{
-		"even":                  {[]Load{{100, 1, true}, {100, 1, true}}, 0.01, []int{0, 0}},
-		"within a tenth":        {[]Load{{105, 1, true}, {95, 1, true}}, 0.01, []int{0, 0}},
-		"one returned":          {[]Load{{150, 1, true}, {150, 1, true}, {0, 1, true}}, 0.01, []int{2, 1, 0}},
-		"few":                   {[]Load{{2, 1, true}, {1, 1, true}, {0, 1, true}}, 0.01, []int{1, 0, 0}},
-		"cannot be evener":      {[]Load{{1, 1, true}, {0, 1, true}}, 1, []int{0, 0}},
-		"not ready stay":        {[]Load{{300, 1, false}, {10, 1, true}, {10, 1, true}}, 0.01, []int{0, 0, 0}},
-		"weights":               {[]Load{{200, 2, true}, {100, 1, true}}, 0.01, []int{0, 0}},
-		"never below the share": {[]Load{{12, 1, true}, {8, 1, true}}, 1, []int{2, 0}},
-		"off":                   {[]Load{{300, 1, true}, {0, 1, true}}, -1, []int{0, 0}},
+		"even":                  {[]Load{{100, 1, true, false}, {100, 1, true, false}}, 0.01, []int{0, 0}},
+		"within a tenth":        {[]Load{{105, 1, true, false}, {95, 1, true, false}}, 0.01, []int{0, 0}},
+		"one returned":          {[]Load{{150, 1, true, false}, {150, 1, true, false}, {0, 1, true, false}}, 0.01, []int{2, 1, 0}},
+		"few":                   {[]Load{{2, 1, true, false}, {1, 1, true, false}, {0, 1, true, false}}, 0.01, []int{1, 0, 0}},
+		"cannot be evener":      {[]Load{{1, 1, true, false}, {0, 1, true, false}}, 1, []int{0, 0}},
+		"not ready stay":        {[]Load{{300, 1, false, false}, {10, 1, true, false}, {10, 1, true, false}}, 0.01, []int{0, 0, 0}},
+		"weights":               {[]Load{{200, 2, true, false}, {100, 1, true, false}}, 0.01, []int{0, 0}},
+		"never below the share": {[]Load{{12, 1, true, false}, {8, 1, true, false}}, 1, []int{2, 0}},
+		"off":                   {[]Load{{300, 1, true, false}, {0, 1, true, false}}, -1, []int{0, 0}},
 		"nobody":                {nil, 0.01, []int{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := Surplus(tc.loads, tc.rate); !slices.Equal(got, tc.want) {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// With local-first others' connections move to local backends, and none to others.
+func TestPreferLocal(t *testing.T) {
+	load := func(active int64, local, ready bool) Load { return Load{active, 1, ready, local} }
+	for name, tc := range map[string]struct {
+		loads []Load
+		want  []int
+	}{
+		"all are where they should be": {[]Load{load(300, true, true), load(0, false, true), load(0, false, true)}, []int{0, 0, 0}},
+		"the local one returned":       {[]Load{load(0, true, true), load(150, false, true), load(150, false, true)}, []int{0, 2, 1}},
+		"one of two local ones":        {[]Load{load(300, true, true), load(0, true, true), load(0, false, true)}, []int{3, 0, 0}},
+		"no local one is ready":        {[]Load{load(0, true, false), load(300, false, true), load(0, false, true)}, []int{0, 3, 0}},
+		"without zones":                {[]Load{load(300, false, true), load(0, false, true)}, []int{3, 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Surplus(PreferLocal(tc.loads), 0.01); !slices.Equal(got, tc.want) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})

@@ -1,12 +1,32 @@
 package pool
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Load is a backend's share as rebalancing sees it.
 type Load struct {
 	Active int64
 	Weight float64
 	Ready  bool
+	Local  bool // in the own zone
+}
+
+// PreferLocal is loads as LocalFirst sees them: while a local backend is ready the
+// others' fair share is nothing. Without it connections would be ended for others'
+// sake that come straight back.
+func PreferLocal(loads []Load) []Load {
+	if !slices.ContainsFunc(loads, func(l Load) bool { return l.Ready && l.Local }) {
+		return loads
+	}
+	out := slices.Clone(loads)
+	for i := range out {
+		if !out[i].Local {
+			out[i].Weight = 0
+		}
+	}
+	return out
 }
 
 // tolerance: a backend with up to a tenth above its fair share is left alone.
