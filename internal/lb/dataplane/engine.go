@@ -22,6 +22,7 @@ type Engine struct {
 	open    atomic.Int64
 	limits  clientLimits
 	count   counters
+	turn    atomic.Uint32 // of CloseQuiet
 
 	stopping  atomic.Bool
 	listeners atomic.Pointer[[]int32]
@@ -185,7 +186,10 @@ func (e *Engine) CloseQuiet(t *Target, n int, quiet time.Duration) int {
 		wg   sync.WaitGroup
 		left = n
 	)
-	for i, l := range e.loops {
+	// With fewer connections to end than loops, each loop has its turn.
+	first := int(e.turn.Add(1))
+	for i := range e.loops {
+		l := e.loops[(first+i)%len(e.loops)]
 		share := (left + len(e.loops) - i - 1) / (len(e.loops) - i)
 		left -= share
 		if share == 0 {

@@ -208,6 +208,20 @@ func TestCloseQuietTakesTheLongestQuiet(t *testing.T) {
 	}
 }
 
+// One at a time, all end, whichever loop they are on.
+func TestCloseQuietComesToEveryLoop(t *testing.T) {
+	a := server(t, "a", echo)
+	p := start(t, Config{Router: &inOrder{targets: []*Target{a}}, Loops: 3})
+	for range 12 { // loops share them evenly
+		c := p.dial(t)
+		for range openingTurns {
+			_, _ = c.Write([]byte("x"))
+			read(t, c, 1)
+		}
+	}
+	eventually(t, "all to be closed", func() bool { p.CloseQuiet(a, 1, 100*time.Millisecond); return a.Active() == 0 })
+}
+
 // Clients that speak in a rhythm are ended in the middle of their pause, not when
 // their next request is due, though they have been quiet longest then.
 func TestCloseQuietKeepsOutOfTheRhythm(t *testing.T) {
