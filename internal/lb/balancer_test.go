@@ -485,8 +485,29 @@ func TestMetrics(t *testing.T) {
 		m := f.GetMetric()[0]
 		got[f.GetName()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
 	}
-	if got["hactl_lb_accepted_total"] != 2 || got["hactl_lb_backend_usable"] != 1 || len(got) < 15 {
+	if got["hactl_lb_accepted_total"] != 2 || got["hactl_lb_backend_usable"] != 1 || got["hactl_lb_backend_drained"] != 0 || len(got) < 15 {
 		t.Errorf("metrics: %v", got)
+	}
+	// Every one is in the manual.
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "lb.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range got {
+		if !strings.Contains(string(page), "`"+strings.TrimPrefix(name, "hactl_lb_")) {
+			t.Errorf("docs/lb.md does not name %s", name)
+		}
+	}
+	if err := r.Drain("a"); err != nil {
+		t.Fatal(err)
+	}
+	if families, err = reg.Gather(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "hactl_lb_backend_drained" && f.GetMetric()[0].GetGauge().GetValue() != 1 {
+			t.Error("a drained backend is not told")
+		}
 	}
 }
 

@@ -51,6 +51,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	emit(newDesc("retries_total", "Tries repeated at another backend after a refusal, reset or ejection."), counter, float64(s.Counts.Retries))
 	emit(newDesc("replays_total", "ClientHellos replayed to another backend after silence."), counter, float64(s.Counts.Replays))
 	emit(newDesc("replays_denied_total", "Replays that the budget did not allow."), counter, float64(s.Counts.ReplayDenied))
+	emit(newDesc("accept_paused_total", "Times that no descriptor was left."), counter, float64(s.Counts.AcceptPaused))
+	emit(newDesc("not_tls_total", "Connections passed on without replay, since they do not begin with a ClientHello."), counter, float64(s.Counts.NotTLS))
 	emit(newDesc("list_error", "1 while the newest list of backends is refused."), gauge, truth(s.ListErr != ""))
 	c.backends(s.Backends, emit)
 }
@@ -59,6 +61,8 @@ func (collector) backends(list []BackendStatus, emit func(desc, prometheus.Value
 	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
 	state := newDesc("backend_state", "1 for the backend's state.", "backend", "address", "state")
 	usable := newDesc("backend_usable", "1 if the backend gets new connections.", "backend", "address")
+	drained := newDesc("backend_drained", "1 if an operator has drained the backend.", "backend", "address")
+	distrusted := newDesc("backend_distrusted", "1 while the backend is ready and fails connections.", "backend", "address")
 	conns := newDesc("backend_connections", "Connections at the backend now.", "backend", "address")
 	total := newDesc("backend_connections_total", "Connections sent to the backend, tries included.", "backend", "address")
 	bytes := newDesc("backend_bytes_total", "Bytes passed on.", "backend", "address", "direction")
@@ -69,6 +73,8 @@ func (collector) backends(list []BackendStatus, emit func(desc, prometheus.Value
 			emit(state, gauge, truth(st == m.State), m.Name, m.Address, st.String())
 		}
 		emit(usable, gauge, truth(m.Usable), m.Name, m.Address)
+		emit(drained, gauge, truth(m.Drained), m.Name, m.Address)
+		emit(distrusted, gauge, truth(m.Distrusted), m.Name, m.Address)
 		emit(conns, gauge, float64(m.Connections), m.Name, m.Address)
 		emit(total, counter, float64(m.Total), m.Name, m.Address)
 		emit(bytes, counter, float64(m.BytesUp), m.Name, m.Address, "up")
