@@ -131,7 +131,9 @@ func (b *Balancer) Run(ctx context.Context) error {
 
 // finish stops accepting and waits until the connections have ended.
 func (b *Balancer) finish(ctx context.Context) {
-	b.cfg.Notify("STOPPING=1")
+	if !b.handedOver.Load() { // else the service goes on, and its manager listens to the successor
+		b.cfg.Notify("STOPPING=1")
+	}
 	b.engine.StopAccepting()
 	b.log.Info("load balancer stops", "connections", b.engine.Open())
 	began := time.Now()
@@ -221,6 +223,9 @@ func (b *Balancer) pingWatchdog(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		if b.handedOver.Load() {
+			return nil
 		}
 		ok := b.Alive() == nil
 		beats := b.engine.Beats()

@@ -99,7 +99,15 @@ func TestHandOver(t *testing.T) {
 // A balancer that has handed over ends its quiet connections in an orderly way before
 // the drain time, here the default, is over: none is reset.
 func TestHandedOverConnectionsAreNotReset(t *testing.T) {
-	r := newRig(t, nil, Config{Source: Static([]Backend{{Address: echoServer(t)}}), Check: Check{Kind: CheckTCP}})
+	var handed atomic.Bool
+	r := newRig(t, nil, Config{
+		Source: Static([]Backend{{Address: echoServer(t)}}), Check: Check{Kind: CheckTCP}, Watchdog: 100 * time.Millisecond,
+		Notify: func(s string) {
+			if handed.Load() {
+				t.Errorf("it tells the service manager %s, who listens to the successor", s)
+			}
+		},
+	})
 	var conns []net.Conn
 	for range 40 {
 		c, err := net.Dial("tcp", r.addr)
@@ -113,6 +121,9 @@ func TestHandedOverConnectionsAreNotReset(t *testing.T) {
 		conns = append(conns, c)
 	}
 	r.KeepConnections()
+	ticks := r.ticked.Load()
+	eventually(t, "a last word that was under way", func() bool { return r.ticked.Load() > ticks })
+	handed.Store(true)
 	stopped := make(chan struct{})
 	go func() { r.stop(); close(stopped) }()
 	for i, c := range conns {
