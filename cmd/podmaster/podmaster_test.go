@@ -294,13 +294,26 @@ func TestStandardStreamsArePassedOn(t *testing.T) {
 
 func TestLostLeaseExitCode(t *testing.T) {
 	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
-	c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--key=lost", "--whoami=m1", "--retry=false", "--", "sleep", "1000")
-	waitHolder(t, cluster, "lost", "m1")
-	if _, err := cluster.Client().Delete(t.Context(), etcdlock.Root+"lost/term"); err != nil {
+	dir := t.TempDir()
+	src := filepath.Join(dir, "src")
+	if err := os.WriteFile(src, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code := c.exit(t); code != 10 {
-		t.Errorf("code %d, want 10", code)
+	for name, work := range map[string][]string{
+		"command":                           {"--", "sleep", "1000"},
+		"manifest, nobody confirms its end": {"--source-file=" + src, "--dest-file=" + filepath.Join(dir, "dst")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := fmt.Sprintf("lost%d", len(work))
+			c := startCmd(t, append([]string{"--etcd-servers=" + cluster.Endpoints()[0], "--key=" + key, "--whoami=m1", "--retry=false"}, work...)...)
+			waitHolder(t, cluster, key, "m1")
+			if _, err := cluster.Client().Delete(t.Context(), etcdlock.Root+key+"/term"); err != nil {
+				t.Fatal(err)
+			}
+			if code := c.exit(t); code != 10 {
+				t.Errorf("code %d, want 10", code)
+			}
+		})
 	}
 }
 

@@ -48,7 +48,8 @@ type Config struct {
 	// several singletons over the candidates. nil: none.
 	Delay func() time.Duration
 
-	// Once ends Run with ErrLost after a lost term, instead of campaigning again.
+	// Once ends Run with ErrLost after a lost term, and after one that was left to
+	// expire because its end is not confirmed, instead of campaigning again.
 	Once bool
 
 	Clock  Clock        // nil: Boottime

@@ -69,7 +69,7 @@ func (e *Elector) Status() (Status, <-chan struct{}) { return e.status.get() }
 //
 // What lead returns decides what comes next: nil ends Run with nil after the
 // release; a *Yield or ErrYield hands over; ErrUnconfirmed keeps the lock till it
-// expires; any other error ends Run with it, after the release, unless the term
+// expires, which counts as lost; any other error ends Run with it, after the release, unless the term
 // was lost or stopped.
 //
 // Run must not be called again before it has returned. It returns nil when ctx ended and the term was released, ErrLost with
@@ -84,6 +84,9 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context, *Term) err
 			return nil // only when ctx has ended
 		}
 		err = e.hold(ctx, held, sent, lead)
+		if errors.Is(err, ErrUnconfirmed) {
+			e.id = rand.Text() // our old claim is to be waited for like anybody's
+		}
 		var yield *Yield
 		switch {
 		case errors.Is(err, ErrStuck):
@@ -96,8 +99,6 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context, *Term) err
 			}
 		case errors.As(err, &yield), errors.Is(err, ErrYield):
 			c.behind = e.cfg.Clock.Now() + 2*e.cfg.YieldFor
-		case errors.Is(err, ErrUnconfirmed):
-			e.id = rand.Text() // our old claim is to be waited for like anybody's
 		default:
 			return err
 		}

@@ -237,6 +237,51 @@ func TestUnconfirmedIsNotReleased(t *testing.T) {
 	})
 }
 
+// With Once a term that is not released is a lost one, whatever ended it: Run does
+// not campaign again.
+func TestUnconfirmedEndsRunWithOnce(t *testing.T) {
+	for name, lead := range map[string]func(context.Context) error{
+		"the term was lost":   func(ctx context.Context) error { <-ctx.Done(); return lease.ErrUnconfirmed },
+		"the work gave it up": func(context.Context) error { return lease.ErrUnconfirmed },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(b *bench) {
+				_, res := b.run("m1", b.elector("m1", func(c *lease.Config) { c.Once = true }), func(ctx context.Context, _ *lease.Term) error { return lead(ctx) })
+				synctest.Wait()
+				b.mem.Delete()
+				time.Sleep(time.Minute)
+				select {
+				case err := <-res:
+					if !errors.Is(err, lease.ErrLost) || !errors.Is(err, lease.ErrUnconfirmed) {
+						t.Errorf("run: %v", err)
+					}
+				default:
+					t.Error("it campaigns again")
+				}
+				b.wantDiary("m1 begins", "m1 ends")
+			})
+		})
+	}
+}
+
+// What is unconfirmed stays so when Run is called again.
+func TestUnconfirmedIsWaitedForByTheNextRun(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		e := b.elector("m1", nil)
+		stop, res := b.run("m1", e, func(ctx context.Context, _ *lease.Term) error { <-ctx.Done(); return lease.ErrUnconfirmed })
+		synctest.Wait()
+		stop()
+		if err := <-res; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		b.run("m1", e, nil)
+		time.Sleep(3 * time.Second)
+		b.wantDiary("m1 begins", "m1 ends")
+		time.Sleep(time.Second)
+		b.wantDiary("m1 begins", "m1 ends", "m1 begins")
+	})
+}
+
 // deafLock is a lock that stops answering.
 type deafLock struct {
 	*leasetest.Memory

@@ -250,7 +250,8 @@ func (r *reign) end(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, ErrUnconfirmed):
 		r.log.Warn("the lock is kept until it expires", "err", err)
-		return err
+		// Not released, it will be lost if it is not yet.
+		return fmt.Errorf("%w: %w", ErrLost, err)
 	case errors.As(err, &yield):
 		rel = Release{Next: yield.To, Reason: yield.Reason}
 	case errors.Is(r.stopping, ErrLost):
