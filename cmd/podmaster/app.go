@@ -91,6 +91,7 @@ func flags() []cli.Flag {
 		dur("stop-time", 0, "what killing needs: the work is stopped that long before the term ends (default: 500ms, or 1/6 of the ttl)"),
 		&cli.Float64Flag{Name: "max-skew", Value: lease.DefaultMaxSkew, EnvVars: envName("max-skew"), Usage: "by how much the speed of two machines' clocks may differ"},
 		num("priority", 0, "candidates with a higher one are preferred"),
+		dur("prefer-after", singleton.DefaultPreferAfter, "how old a term must be before it is handed over to a candidate with a higher --priority"),
 		yes("retry", true, "campaign again after a lost lease; else exit with code 10"),
 		yes("oneshot", false, "end with the command's exit, and with its status"),
 		dur("stop-grace", singleton.DefaultStopGrace, "from SIGTERM to SIGKILL when there is time; manifest: how long its pod may take to stop (default 40s)"),

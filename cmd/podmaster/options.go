@@ -32,6 +32,7 @@ type options struct {
 	every        time.Duration
 	kubelet      singleton.KubeletConfig
 
+	preferAfter time.Duration
 	stopGrace   time.Duration
 	oneShot     bool
 	crashBudget int
@@ -161,6 +162,10 @@ func (o *options) timing(c *cli.Context) error {
 	o.lease.MaxSkew, o.lease.Once = c.Float64("max-skew"), !c.Bool("retry")
 	errs = append(errs, o.lease.Validate())
 	o.stopGrace, o.oneShot = c.Duration("stop-grace"), c.Bool("oneshot")
+	o.preferAfter = c.Duration("prefer-after")
+	if o.preferAfter < 0 {
+		errs = append(errs, fmt.Errorf("--prefer-after %v: must not be negative", o.preferAfter))
+	}
 	o.crashBudget, o.crashWindow = c.Int("crash-budget"), c.Duration("crash-window")
 	for name, bad := range map[string]bool{
 		"stop-grace": o.stopGrace <= 0, "crash-budget": o.crashBudget <= 0, "crash-window": o.crashWindow <= 0,

@@ -130,6 +130,7 @@ func TestBadInput(t *testing.T) {
 		"ttl 0":                 {with("--ttl-secs=0"), 2, "positive"},
 		"ttl twice":             {with("--ttl=3s", "--ttl-secs=3"), 2, "give one"},
 		"ttl against stopping":  {with("--ttl=2s", "--stop-time=1500ms"), 2, "cannot hold"},
+		"prefer before":         {with("--prefer-after=-1s"), 2, "--prefer-after"},
 		"bad name":              {with("--whoami=a b"), 2, "whoami"},
 		"history: unwritable":   {with("--history=/proc/none/h"), 2, "history"},
 		"bad gate":              {with("--gate=nowhere"), 2, "LISTEN=TARGET"},
@@ -187,13 +188,18 @@ func TestBadInput(t *testing.T) {
 
 func waitHolder(t *testing.T, cluster *etcdtest.Cluster, key, holder string) etcdlock.Info {
 	t.Helper()
+	return waitHolderFor(t, cluster, key, holder, 20*time.Second)
+}
+
+func waitHolderFor(t *testing.T, cluster *etcdtest.Cluster, key, holder string, limit time.Duration) etcdlock.Info {
+	t.Helper()
 	c, err := etcdlock.Dial(etcdlock.Config{Endpoints: cluster.Endpoints()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	var info etcdlock.Info
-	testwait.For(t, fmt.Sprintf("%q to hold %s", holder, key), 20*time.Second, func() error {
+	testwait.For(t, fmt.Sprintf("%q to hold %s", holder, key), limit, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		var err error
@@ -262,6 +268,37 @@ func TestLife(t *testing.T) {
 	}
 	if info := waitHolder(t, cluster, "life", ""); info.Last != "m2" || info.Ended != "stopped" || len(info.Waiting) != 0 {
 		t.Errorf("at the end: %+v", info)
+	}
+}
+
+// A preferred candidate gets the term by a hand-over, with a key of the user's own as
+// well as with a name; and not before --prefer-after.
+func TestPriority(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	etcd := "--etcd-servers=" + cluster.Endpoints()[0]
+	for _, key := range []string{"prefer", "/my/own/lock"} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			low := startCmd(t, etcd, "--key="+key, "--whoami=m1", "--priority=1", "--prefer-after=1s", "--", "sleep", "1000")
+			one := waitHolder(t, cluster, key, "m1")
+			// It would not hand over to m1 in an hour, preferred or not.
+			high := startCmd(t, etcd, "--key="+key, "--whoami=m2", "--priority=2", "--prefer-after=1h", "--", "sleep", "1000")
+			two := waitHolderFor(t, cluster, key, "m2", time.Minute)
+			if two.Token <= one.Token {
+				t.Errorf("token %d after %d", two.Token, one.Token)
+			}
+			if len(two.Waiting) != 1 || two.Waiting[0].Name != "m1" || two.Waiting[0].Priority != 1 {
+				t.Errorf("waiting: %+v", two.Waiting)
+			}
+			_ = high.Process.Signal(syscall.SIGTERM)
+			high.exit(t)
+			waitHolder(t, cluster, key, "m1")
+			_ = low.Process.Signal(syscall.SIGTERM)
+			low.exit(t)
+			if !strings.Contains(low.out.String(), "a preferred candidate waits") {
+				t.Error("m2 did not get it by preference")
+			}
+		})
 	}
 }
 

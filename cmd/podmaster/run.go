@@ -147,7 +147,7 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 	}
 	p.runtime, err = singleton.New(singleton.Config{
 		Client: p.client, Lock: lock, Elector: p.elector, Work: p.work, Candidate: cand, Alive: alive,
-		Notifier: p.notifier(), Gate: p.gate, Spread: spread, StartTimeout: c.Duration("start-timeout"), Logger: o.log,
+		Notifier: p.notifier(), Gate: p.gate, Spread: spread, PreferAfter: o.preferAfter, StartTimeout: c.Duration("start-timeout"), Logger: o.log,
 	})
 	return p, err
 }

@@ -2,6 +2,7 @@ package singleton
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,10 @@ const (
 	// preferRounds is how often in a row a better candidate must be seen before
 	// the holder hands over to it.
 	preferRounds = 3
+	// DefaultPreferAfter is how old a term must be before a better candidate is
+	// preferred. It keeps what a person moved, and what a preferred host could not
+	// keep running, from going back and forth.
+	DefaultPreferAfter = 5 * time.Minute
 	// SpreadStep is how long a candidate hesitates before a free lock for each
 	// other singleton that it holds.
 	SpreadStep = 100 * time.Millisecond
@@ -32,14 +37,21 @@ func (s *Spread) Delay() time.Duration { return time.Duration(s.held.Load()) * S
 type preference struct {
 	key, me  string
 	priority int
+	after    time.Duration // how old a term must be
 	spread   *Spread
-	better   string // the candidate that was seen to be better
-	rounds   int    // in a row
+	token    int64         // of the own term that was last seen, and
+	since    time.Duration // when it was first seen
+	better   string        // the candidate that was seen to be better
+	rounds   int           // in a row
 }
 
-// look takes note of the list, and returns the candidate to hand over to, if any:
-// one with a higher priority that was there for some rounds.
-func (p *preference) look(infos []etcdlock.Info) string {
+// look takes note of the list and of the own term's token (0: none) at now, and
+// returns the candidate to hand over to, if any: one with a higher priority that was
+// there for some rounds, when the term is old enough.
+func (p *preference) look(infos []etcdlock.Info, token int64, now time.Duration) string {
+	if token != p.token {
+		p.token, p.since = token, now
+	}
 	others, best, top := int32(0), "", p.priority
 	for _, i := range infos {
 		switch {
@@ -64,7 +76,7 @@ func (p *preference) look(infos []etcdlock.Info) string {
 	if best == "" {
 		return ""
 	}
-	if p.rounds++; p.rounds < preferRounds {
+	if p.rounds++; p.rounds < preferRounds || token == 0 || now-p.since < p.after {
 		return ""
 	}
 	p.rounds = 0
@@ -73,13 +85,15 @@ func (p *preference) look(infos []etcdlock.Info) string {
 
 // prefer keeps the count of Spread, and hands over to a preferred candidate.
 func (r *Runtime) prefer(ctx context.Context) {
-	p := preference{key: r.cfg.Lock.Name(), me: r.cfg.Candidate.Name, priority: r.cfg.Candidate.Priority, spread: r.cfg.Spread}
+	p := preference{
+		key: r.cfg.Lock.Name(), me: r.cfg.Candidate.Name, priority: r.cfg.Candidate.Priority, after: r.cfg.PreferAfter, spread: r.cfg.Spread,
+	}
 	for {
 		call, cancel := context.WithTimeout(ctx, preferEvery)
-		infos, err := etcdlock.List(call, r.cfg.Client, true)
+		infos, err := r.singletons(call)
 		if err == nil {
-			to := p.look(infos)
-			if s, _ := r.cfg.Elector.Status(); to != "" && s.Role == lease.Holding {
+			s, _ := r.cfg.Elector.Status()
+			if to := p.look(infos, s.Token, r.cfg.Elector.Config().Clock.Now()); to != "" && s.Role == lease.Holding {
 				r.cfg.Logger.Info("a preferred candidate waits", "holder", to)
 				if err := r.cfg.Lock.Move(call, to, "preference of "+p.me); err != nil {
 					r.cfg.Logger.Warn("the hand-over could not be ordered", "err", err)
@@ -91,4 +105,15 @@ func (r *Runtime) prefer(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// singletons lists all below etcdlock.Root, and the own one wherever it lies.
+func (r *Runtime) singletons(ctx context.Context) ([]etcdlock.Info, error) {
+	infos, err := etcdlock.List(ctx, r.cfg.Client, true)
+	name := r.cfg.Lock.Name()
+	if err != nil || slices.ContainsFunc(infos, func(i etcdlock.Info) bool { return i.Name == name }) {
+		return infos, err
+	}
+	own, err := etcdlock.Get(ctx, r.cfg.Client, name, true)
+	return append(infos, own), err
 }

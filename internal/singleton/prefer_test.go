@@ -32,7 +32,7 @@ func TestPreference(t *testing.T) {
 		{with(mine, wait("m2", 6), wait("m3", 7)), "m3"},
 		{with(mine, wait("m2", 6), wait("m3", 7)), ""}, // ordered: it counts anew
 	} {
-		if got := p.look(tc.list); got != tc.want {
+		if got := p.look(tc.list, 7, 0); got != tc.want {
 			t.Errorf("step %d: %q, want %q", i, got, tc.want)
 		}
 	}
@@ -43,11 +43,36 @@ func TestPreference(t *testing.T) {
 		"paused":   {Name: "k", Holder: "m1", Paused: true},
 		"another":  {Name: "other", Holder: "m1"},
 	} {
-		if got := p.look(with(i, wait("m2", 9))); got != "" {
+		if got := p.look(with(i, wait("m2", 9)), 7, 0); got != "" {
 			t.Errorf("%s: hands over to %q", name, got)
 		}
 		p.rounds, p.better = 100, "m2"
 	}
+}
+
+// What a person moved, or a preferred host could not keep running, does not go back
+// while the term is young; nor when the holder's own term is not known.
+func TestPreferenceLeavesAYoungTermAlone(t *testing.T) {
+	list := []etcdlock.Info{{Name: "k", Holder: "m1", Waiting: []etcdlock.Candidate{{Name: "m2", Priority: 9}}}}
+	p := preference{key: "k", me: "m1", after: 5 * time.Minute}
+	at := func(token int64, now time.Duration, want string) {
+		t.Helper()
+		if got := p.look(list, token, now); got != want {
+			t.Errorf("token %d at %v: %q, want %q", token, now, got, want)
+		}
+	}
+	const day = 24 * time.Hour // the clock did not begin with the term
+	for s := range 60 {
+		at(7, day+time.Duration(s)*preferEvery, "")
+	}
+	at(7, day+5*time.Minute, "m2")
+	// It went and came back, by a move: that is a new term.
+	for s := range 60 {
+		at(9, 2*day+time.Duration(s)*preferEvery, "")
+	}
+	at(0, 2*day+time.Hour, "")
+	at(9, 2*day+time.Hour, "")
+	at(9, 2*day+time.Hour+5*time.Minute, "m2")
 }
 
 func TestSpread(t *testing.T) {
@@ -56,11 +81,11 @@ func TestSpread(t *testing.T) {
 	if s.Delay() != 0 {
 		t.Errorf("delay %v before anything is known", s.Delay())
 	}
-	p.look([]etcdlock.Info{{Name: "k", Holder: "m1"}, {Name: "a", Holder: "m1"}, {Name: "b", Holder: "m1"}, {Name: "c", Holder: "m2"}})
+	p.look([]etcdlock.Info{{Name: "k", Holder: "m1"}, {Name: "a", Holder: "m1"}, {Name: "b", Holder: "m1"}, {Name: "c", Holder: "m2"}}, 7, 0)
 	if s.Delay() != 200*time.Millisecond {
 		t.Errorf("delay %v with two others", s.Delay())
 	}
-	p.look([]etcdlock.Info{{Name: "k", Holder: "m1"}})
+	p.look([]etcdlock.Info{{Name: "k", Holder: "m1"}}, 7, 0)
 	if s.Delay() != 0 {
 		t.Errorf("delay %v with none", s.Delay())
 	}

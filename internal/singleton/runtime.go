@@ -35,6 +35,9 @@ type Config struct {
 	Notifier  *Notifier // nil: none
 	Gate      *Gate     // nil: none; its owner closes it
 	Spread    *Spread   // whose Delay the elector uses; nil: none
+	// PreferAfter is how old a term must be before it is handed over to a candidate
+	// with a higher priority. 0: it needs not be old; see DefaultPreferAfter.
+	PreferAfter time.Duration
 	// StartTimeout is how long etcd may take to answer at the start. Default 10s.
 	StartTimeout time.Duration
 	// Alive tells whether the process that a candidate's entry names still lives

@@ -366,6 +366,28 @@ func TestListAndParse(t *testing.T) {
 	if info, err := Get(t.Context(), c, "none", false); err != nil || info.Name != "" {
 		t.Errorf("unknown: %+v, %v", info, err)
 	}
+	// A key of the user's own, and one that says in full what a name says.
+	for _, key := range []string{"/my/lock/below", Root + "c", Root + "d/e"} {
+		l, err := c.Lock(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, err := l.Read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Take(t.Context(), rec, claim("m-"+key)); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{key, key + "/", l.Name()} {
+			if info, err := Get(t.Context(), c, name, false); err != nil || info.Name != l.Name() || info.Holder != "m-"+key {
+				t.Errorf("%q: %+v, %v", name, info, err)
+			}
+		}
+	}
+	if info, err := Get(t.Context(), c, "/my/lock", false); err != nil || info.Name != "" {
+		t.Errorf("what lies below it is another one: %+v, %v", info, err)
+	}
 	for _, bad := range []string{"", "/", "a/b", "-a", "a ", strings.Repeat("x", 201), "/hactl/singletons"} {
 		if _, err := Prefix(bad); err == nil {
 			t.Errorf("name %q is accepted", bad)

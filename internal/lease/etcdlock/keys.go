@@ -38,6 +38,15 @@ func Prefix(name string) (string, error) {
 	return Root + name + "/", nil
 }
 
+// nameOf is the one name of a folder of keys: a path only where no short name says it.
+func nameOf(prefix string) string {
+	prefix = strings.TrimSuffix(prefix, "/")
+	if short, ok := strings.CutPrefix(prefix, Root); ok && nameRE.MatchString(short) {
+		return short
+	}
+	return prefix
+}
+
 // The keys within a singleton's folder. The first three are watched as one range.
 const (
 	keyBeat    = "beat"

@@ -33,7 +33,8 @@ type Info struct {
 	Waiting []Candidate   `json:"waiting"`         // all candidates but the holder
 }
 
-// List reads every singleton below Root. With serializable the nearest member
+// List reads every singleton below Root; one whose key is a path elsewhere is not among
+// them. With serializable the nearest member
 // answers from what it has, also without quorum, and possibly stale.
 func List(ctx context.Context, c *Client, serializable bool) ([]Info, error) {
 	return list(ctx, c, Root, serializable)
@@ -46,11 +47,15 @@ func Get(ctx context.Context, c *Client, name string, serializable bool) (Info, 
 		return Info{}, err
 	}
 	infos, err := list(ctx, c, prefix, serializable)
-	if err != nil || len(infos) == 0 {
+	if err != nil {
 		return Info{}, err
 	}
-	infos[0].Name = name
-	return infos[0], nil
+	// Another singleton may lie in a folder below.
+	i := slices.IndexFunc(infos, func(i Info) bool { return i.Name == nameOf(prefix) })
+	if i < 0 {
+		return Info{}, nil
+	}
+	return infos[i], nil
 }
 
 func list(ctx context.Context, c *Client, prefix string, serializable bool) ([]Info, error) {
@@ -103,11 +108,11 @@ func Parse(kvs []*mvccpb.KeyValue) ([]Info, error) {
 func split(full string) (name, key string, ok bool) {
 	for _, k := range []string{keyTerm, keyBeat, keyOrder} {
 		if folder, found := strings.CutSuffix(full, "/"+k); found {
-			return strings.TrimPrefix(folder, Root), k, true
+			return nameOf(folder), k, true
 		}
 	}
 	if i := strings.LastIndex(full, "/"+keyWaiting); i > 0 {
-		return strings.TrimPrefix(full[:i], Root), full[i+1:], true
+		return nameOf(full[:i]), full[i+1:], true
 	}
 	return "", "", false
 }

@@ -30,10 +30,10 @@ func (c *Client) Lock(name string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Lock{c: c, name: name, prefix: prefix}, nil
+	return &Lock{c: c, name: nameOf(prefix), prefix: prefix}, nil
 }
 
-// Name is the singleton's name.
+// Name is the singleton's name, as List and Get tell it.
 func (l *Lock) Name() string { return l.name }
 
 func (l *Lock) key(k string) []byte { return []byte(l.prefix + k) }
