@@ -30,7 +30,7 @@ frozen, slow or cut off: docs/guarantees.md tells what that rests on. It finds
 PODMASTER_TOKEN, PODMASTER_KEY and PODMASTER_HOLDER in its environment.
 
 Exit codes: 0 stopped · 1 failed · 2 wrong usage · 3 refused: another process has
-this name · 5 etcd cannot be used · 10 the lease was lost (with --retry=false) or
+this name · 5 etcd cannot be used · 6 not ours within --wait · 10 the lease was lost (with --retry=false) or
 the work could not be stopped in time. With --oneshot: COMMAND's own.`
 
 func newApp(e *env) *cli.App {
@@ -93,6 +93,7 @@ func flags() []cli.Flag {
 		num("priority", 0, "candidates with a higher one are preferred"),
 		dur("prefer-after", singleton.DefaultPreferAfter, "how old a term must be before it is handed over to a candidate with a higher --priority"),
 		yes("retry", true, "campaign again after a lost lease; else exit with code 10"),
+		&cli.DurationFlag{Name: "wait", EnvVars: envName("wait"), DefaultText: "for ever", Usage: "give up with code 6, and run nothing, when another one holds the lock after so long; 0s: at once"},
 		yes("oneshot", false, "end with the command's exit, and with its status"),
 		dur("stop-grace", singleton.DefaultStopGrace, "from SIGTERM to SIGKILL when there is time; manifest: how long its pod may take to stop (default 40s)"),
 		num("crash-budget", singleton.DefaultCrashBudget, "ends of the command within --crash-window that are answered by a restart; the next one hands over"),

@@ -160,6 +160,10 @@ func (o *options) timing(c *cli.Context) error {
 	}
 	o.lease.RenewEvery, o.lease.StopTime = c.Duration("renew-every"), c.Duration("stop-time")
 	o.lease.MaxSkew, o.lease.Once = c.Float64("max-skew"), !c.Bool("retry")
+	if c.IsSet("wait") {
+		wait := c.Duration("wait")
+		o.lease.Wait = &wait
+	}
 	errs = append(errs, o.lease.Validate())
 	o.stopGrace, o.oneShot = c.Duration("stop-grace"), c.Bool("oneshot")
 	o.preferAfter = c.Duration("prefer-after")

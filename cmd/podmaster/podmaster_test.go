@@ -131,6 +131,7 @@ func TestBadInput(t *testing.T) {
 		"ttl twice":             {with("--ttl=3s", "--ttl-secs=3"), 2, "give one"},
 		"ttl against stopping":  {with("--ttl=2s", "--stop-time=1500ms"), 2, "cannot hold"},
 		"prefer before":         {with("--prefer-after=-1s"), 2, "--prefer-after"},
+		"wait before":           {with("--wait=-1s"), 2, "wait: must not"},
 		"bad name":              {with("--whoami=a b"), 2, "whoami"},
 		"history: unwritable":   {with("--history=/proc/none/h"), 2, "history"},
 		"bad gate":              {with("--gate=nowhere"), 2, "LISTEN=TARGET"},
@@ -312,6 +313,37 @@ func TestOneShotPassesTheStatusOn(t *testing.T) {
 		if want == 0 && !strings.Contains(c.out.String(), "hello\n") {
 			t.Errorf("stdout is lost: %s", c.out.String())
 		}
+	}
+}
+
+// A cron job on every host is run by one of them: the others give up, and run nothing.
+func TestWaitGivesUp(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	ran := filepath.Join(t.TempDir(), "ran")
+	etcd := "--etcd-servers=" + cluster.Endpoints()[0]
+	first := startCmd(t, etcd, "--key=cron", "--whoami=m1", "--wait=0s", "--", "sleep", "1000")
+	waitHolder(t, cluster, "cron", "m1")
+	for _, wait := range []string{"0s", "1s"} {
+		c := startCmd(t, etcd, "--key=cron", "--whoami=m2", "--oneshot", "--wait="+wait, "--", "touch", ran)
+		if code := c.exit(t); code != 6 || !strings.Contains(c.out.String(), "m1 at ") {
+			t.Errorf("--wait=%s: code %d:\n%s", wait, code, c.out.String())
+		}
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("the command was started")
+	}
+	info := waitHolder(t, cluster, "cron", "m1")
+	if len(info.Waiting) > 0 {
+		t.Errorf("left behind: %+v", info.Waiting)
+	}
+	_ = first.Process.Signal(syscall.SIGTERM)
+	first.exit(t)
+	c := startCmd(t, etcd, "--key=cron", "--whoami=m2", "--oneshot", "--wait=0s", "--", "touch", ran)
+	if code := c.exit(t); code != 0 {
+		t.Errorf("free: code %d:\n%s", code, c.out.String())
+	}
+	if _, err := os.Stat(ran); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -337,6 +337,8 @@ func explain(o *options, err error) error {
 		return &exitcode.Error{Code: exit.Exit.ShellCode(), Err: err}
 	case errors.As(err, &taken):
 		return exitcode.Errorf(exitcode.Refused, "%w", err).WithHint("podmaster --whoami ANOTHER-NAME, or stop that process")
+	case errors.Is(err, lease.ErrNotTaken):
+		return exitcode.Errorf(exitcode.TimedOut, "--wait: %w", err)
 	case errors.Is(err, lease.ErrLost), errors.Is(err, lease.ErrStuck):
 		return exitcode.Errorf(exitcode.LostLease, "%w", err)
 	case errors.Is(err, singleton.ErrUnreachable):

@@ -52,6 +52,11 @@ type Config struct {
 	// expire because its end is not confirmed, instead of campaigning again.
 	Once bool
 
+	// Wait bounds each campaign: Run ends with an ErrNotTaken when another one holds
+	// the lock after it, and was heard of since the campaign began: a holder that died
+	// is waited for, for its TTL, or nobody would ever take over from it. nil: no bound.
+	Wait *time.Duration
+
 	Clock  Clock        // nil: Boottime
 	Logger *slog.Logger // nil: none
 }
@@ -101,6 +106,7 @@ func (c Config) Validate() error {
 	check(c.CallTimeout > 0, "call timeout %v: must be positive", c.CallTimeout)
 	check(c.LockDelay >= 0, "lock delay %v: must not be negative", c.LockDelay)
 	check(c.YieldFor >= 0, "yield for %v: must not be negative", c.YieldFor)
+	check(c.Wait == nil || *c.Wait >= 0, "wait: must not be negative")
 	check(c.MaxSkew > 0 && c.MaxSkew < 0.5, "max skew %v: between 0 and 0.5", c.MaxSkew)
 	// After the last renewal that was answered, two more must fit before the stop.
 	check(c.TTL >= c.StopTime+3*c.RenewEvery,

@@ -19,6 +19,7 @@ type sight struct {
 	orderAt time.Duration // when the newest Order was first seen
 	lost    bool          // the record vanished
 	before  Record        // what it was, valid when lost
+	heard   bool          // a holder renewed or took since this campaign began
 	started bool
 }
 
@@ -38,9 +39,10 @@ func (s sight) see(rec Record, now time.Duration) sight {
 		// Deleted behind the holder's back: records of ours are never deleted, ended
 		// or not. That is no release, and there may have been terms that were not
 		// seen; whoever holds must find out, or run out of time.
-		s.lost, s.before, s.at = true, old, now
+		s.lost, s.before, s.at, s.heard = true, old, now, false
 	case rec.Token != old.Token || rec.Beat != old.Beat || rec.Ended != old.Ended:
 		s.at, s.freeAt = now, now
+		s.heard = !rec.free()
 	}
 	if rec.Token != 0 {
 		s.lost = false

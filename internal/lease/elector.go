@@ -80,8 +80,11 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context, *Term) err
 	for {
 		e.status.update(func(s *Status) { s.Role, s.Token = Waiting, 0 })
 		held, sent, err := c.win(ctx)
-		if err != nil {
-			return nil // only when ctx has ended
+		switch {
+		case ctx.Err() != nil && held == nil:
+			return nil
+		case err != nil:
+			return err
 		}
 		err = e.hold(ctx, held, sent, lead)
 		if errors.Is(err, ErrUnconfirmed) {
@@ -110,13 +113,18 @@ type campaign struct {
 	e      *Elector
 	sight  sight
 	behind time.Duration
+	giveUp time.Duration // when this campaign does, if Config.Wait says so
 }
 
 // win waits until the lock is ours. It returns the moment at which the claim that
-// won was sent. It errs only when ctx ends.
+// won was sent. It errs only when ctx ends, and with ErrNotTaken.
 func (c *campaign) win(ctx context.Context) (Held, time.Duration, error) {
 	cfg := c.e.cfg
 	retry := backoff.Backoff{Base: cfg.RenewEvery / 8, Max: cfg.RenewEvery * 2}
+	if cfg.Wait != nil {
+		c.giveUp = cfg.Clock.Now() + *cfg.Wait
+	}
+	c.sight.heard = false
 	for {
 		start := cfg.Clock.Now()
 		held, sent, err := c.round(ctx)
@@ -126,6 +134,12 @@ func (c *campaign) win(ctx context.Context) (Held, time.Duration, error) {
 		}
 		if ctx.Err() != nil {
 			return nil, 0, ctx.Err()
+		}
+		switch {
+		case errors.Is(err, ErrNotTaken):
+			return nil, 0, err
+		case err != nil && !errors.Is(err, ErrChanged) && c.late(cfg.Clock.Now()):
+			return nil, 0, fmt.Errorf("%w: %w", ErrNotTaken, err)
 		}
 		// However a short round ended, the next one waits: never a hot loop.
 		if err == nil && cfg.Clock.Now()-start >= cfg.RenewEvery {
@@ -154,6 +168,9 @@ func (c *campaign) round(ctx context.Context) (Held, time.Duration, error) {
 		if act.take {
 			return c.take(ctx)
 		}
+		if c.late(now) && (c.sight.rec.Paused || c.sight.heard && c.sight.rec.Holder != c.e.cfg.Holder) {
+			return nil, 0, c.notTaken()
+		}
 		// A watch may hang on a member that lost the others: read again when a
 		// holder that should renew was not heard of, or when nothing happened long.
 		until := now + c.e.cfg.TTL
@@ -163,6 +180,9 @@ func (c *campaign) round(ctx context.Context) (Held, time.Duration, error) {
 		}
 		if act.at != 0 {
 			until = min(until, act.at)
+		}
+		if c.e.cfg.Wait != nil && now < c.giveUp {
+			until = min(until, c.giveUp)
 		}
 		fired, stop := clock.At(until)
 		select {
@@ -182,6 +202,16 @@ func (c *campaign) round(ctx context.Context) (Held, time.Duration, error) {
 			return nil, 0, ctx.Err()
 		}
 	}
+}
+
+// late reports that this campaign has lasted as long as it may.
+func (c *campaign) late(now time.Duration) bool { return c.e.cfg.Wait != nil && now >= c.giveUp }
+
+func (c *campaign) notTaken() error {
+	if rec := c.sight.rec; !rec.Paused {
+		return fmt.Errorf("%w: %s at %s holds it with token %d", ErrNotTaken, rec.Holder, rec.Address, rec.Token)
+	}
+	return fmt.Errorf("%w: it is paused", ErrNotTaken)
 }
 
 func (c *campaign) self() self {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -280,6 +281,75 @@ func TestUnconfirmedIsWaitedForByTheNextRun(t *testing.T) {
 		time.Sleep(time.Second)
 		b.wantDiary("m1 begins", "m1 ends", "m1 begins")
 	})
+}
+
+type brokenLock struct{ leasetest.Memory }
+
+func (*brokenLock) Read(context.Context) (lease.Record, error) {
+	return lease.Record{}, errors.New("no answer")
+}
+
+// Who waits for so long only runs nothing after it; but nobody gives way to the dead.
+func TestWait(t *testing.T) {
+	for name, tc := range map[string]struct {
+		wait    time.Duration
+		prepare func(*bench)
+		lock    lease.Lock
+		want    string // in the error; empty: the term begins
+		after   time.Duration
+	}{
+		"free, now or never":        {0, nil, nil, "", 0},
+		"held, now or never":        {0, func(b *bench) { b.run("m1", b.elector("m1", nil), nil) }, nil, "m1 at  holds it", 800 * time.Millisecond},
+		"held, for longer":          {10 * time.Second, func(b *bench) { b.run("m1", b.elector("m1", nil), nil) }, nil, "m1 at  holds it", 11 * time.Second},
+		"released in time":          {10 * time.Second, func(b *bench) { b.stopAfter("m1", 5*time.Second) }, nil, "", 5 * time.Second},
+		"held by a dead one":        {0, func(b *bench) { b.dead(3 * time.Second) }, nil, "", 3100 * time.Millisecond},
+		"its record vanishes":       {0, func(b *bench) { b.dead(time.Hour); time.AfterFunc(time.Millisecond, b.mem.Delete) }, nil, "", 2 * time.Hour},
+		"paused":                    {time.Second, func(b *bench) { b.mem.Pause() }, nil, "paused", 2 * time.Second},
+		"paused, resumed in time":   {time.Second, func(b *bench) { b.mem.Pause(); time.AfterFunc(time.Second/2, b.mem.Unpause) }, nil, "", time.Second},
+		"the store does not answer": {time.Second, nil, &brokenLock{}, "no answer", 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(b *bench) {
+				if tc.prepare != nil {
+					tc.prepare(b)
+					synctest.Wait()
+				}
+				before := b.clock.Now()
+				var began bool
+				e := b.elector("m2", func(c *lease.Config) {
+					c.Wait = &tc.wait
+					if tc.lock != nil {
+						c.Lock = tc.lock
+					}
+				})
+				err := e.Run(b.ctx, func(context.Context, *lease.Term) error { began = true; return nil })
+				if took := b.clock.Now() - before; took > tc.after {
+					t.Errorf("after %v", took)
+				}
+				if tc.want == "" && (err != nil || !began) || tc.want != "" && (!errors.Is(err, lease.ErrNotTaken) || !strings.Contains(err.Error(), tc.want) || began) {
+					t.Errorf("began %v, %v", began, err)
+				}
+			})
+		})
+	}
+}
+
+// stopAfter runs an elector that is stopped after d.
+func (b *bench) stopAfter(name string, d time.Duration) {
+	stop, _ := b.run(name, b.elector(name, nil), nil)
+	time.AfterFunc(d, stop)
+}
+
+// dead leaves the claim of one that will never renew it.
+func (b *bench) dead(ttl time.Duration) {
+	b.t.Helper()
+	rec, err := b.mem.Read(b.ctx)
+	if err == nil {
+		_, err = b.mem.Take(b.ctx, rec, lease.Claim{ID: "dead", Holder: "m1", TTL: ttl})
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // deafLock is a lock that stops answering.

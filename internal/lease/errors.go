@@ -20,6 +20,9 @@ var (
 	// ErrChanged is returned by Lock.Take when the record is not the one that the
 	// candidate saw. Nothing was taken.
 	ErrChanged = errors.New("the record changed meanwhile")
+	// ErrNotTaken is wrapped by Run's error when the lock was not ours within
+	// Config.Wait. Nothing was started.
+	ErrNotTaken = errors.New("the lock was not taken in time")
 	// ErrStopped is the cause of a term's context when Run's own context ended.
 	ErrStopped = errors.New("the elector was stopped")
 )
