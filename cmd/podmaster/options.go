@@ -160,6 +160,13 @@ func (o *options) timing(c *cli.Context) error {
 	}
 	o.lease.RenewEvery, o.lease.StopTime = c.Duration("renew-every"), c.Duration("stop-time")
 	o.lease.MaxSkew, o.lease.Once = c.Float64("max-skew"), !c.Bool("retry")
+	for name, bad := range map[string]bool{
+		"renew-every": o.lease.RenewEvery <= 0, "stop-time": o.lease.StopTime <= 0, "max-skew": o.lease.MaxSkew <= 0,
+	} {
+		if c.IsSet(name) && bad {
+			errs = append(errs, fmt.Errorf("--%s: must be positive", name))
+		}
+	}
 	if c.IsSet("wait") {
 		wait := c.Duration("wait")
 		o.lease.Wait = &wait
@@ -226,8 +233,23 @@ func (o *options) mode(c *cli.Context) error {
 		Fails: c.Int("health-fails"), Grace: c.Duration("health-grace"),
 		CAFile: c.String("health-cafile"), Insecure: c.Bool("health-insecure"),
 	}
-	if o.health.URL == "" && (o.health.CAFile != "" || o.health.Insecure) {
-		return errors.New("--health-cafile and --health-insecure: need --health-url")
+	return o.checkHealth(c)
+}
+
+// checkHealth refuses what would silently be of no effect, or mean the default.
+func (o *options) checkHealth(c *cli.Context) error {
+	var errs []error
+	for _, name := range []string{"health-every", "health-timeout", "health-fails", "health-grace", "health-cafile", "health-insecure"} {
+		if o.health.URL == "" && c.IsSet(name) {
+			errs = append(errs, fmt.Errorf("--%s: needs --health-url", name))
+		}
 	}
-	return nil
+	for name, bad := range map[string]bool{
+		"health-every": o.health.Every <= 0, "health-timeout": o.health.Timeout <= 0, "health-fails": o.health.Fails <= 0, "health-grace": o.health.Grace <= 0,
+	} {
+		if bad {
+			errs = append(errs, fmt.Errorf("--%s: must be positive", name))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -87,6 +91,15 @@ func keys(t *testing.T, cl *clientv3.Client) []string {
 	return out
 }
 
+func leaseCount(t *testing.T, cl *clientv3.Client) int {
+	t.Helper()
+	resp, err := cl.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(resp.Leases)
+}
+
 // Every bad input is refused before a term is taken: nothing is started, and no
 // key is left behind.
 func TestBadInput(t *testing.T) {
@@ -107,7 +120,7 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	started := filepath.Join(dir, "started")
+	started, installed := filepath.Join(dir, "started"), filepath.Join(dir, "d")
 	etcd := "--etcd-servers=" + cluster.Endpoints()[0]
 	command := []string{"--", "touch", started}
 	with := func(args ...string) []string { return append(append([]string{etcd, "--key=bad"}, args...), command...) }
@@ -140,6 +153,18 @@ func TestBadInput(t *testing.T) {
 		"bad health URL":        {with("--health-url=localhost"), 2, "health URL"},
 		"insecure health":       {with("--health-url=https://192.0.2.1/", "--health-insecure"), 2, "loopback"},
 		"health without URL":    {with("--health-insecure"), 2, "--health-url"},
+		"health: settings only": {with("--health-every=2s", "--health-timeout=2s", "--health-fails=2", "--health-grace=2s"), 2, "--health-grace: needs --health-url"},
+		"health-every 0":        {with("--health-url=http://127.0.0.1:1/", "--health-every=0s"), 2, "--health-every: must be positive"},
+		"health-timeout 0":      {with("--health-url=http://127.0.0.1:1/", "--health-timeout=0s"), 2, "--health-timeout: must be positive"},
+		"health-fails 0":        {with("--health-url=http://127.0.0.1:1/", "--health-fails=0"), 2, "--health-fails: must be positive"},
+		"health-grace 0":        {with("--health-url=http://127.0.0.1:1/", "--health-grace=0s"), 2, "--health-grace: must be positive"},
+		"renew-every 0":         {with("--renew-every=0s"), 2, "--renew-every: must be positive"},
+		"renew-every too rare":  {with("--renew-every=1s"), 2, "3 renewals every 1s"},
+		"stop-time 0":           {with("--stop-time=0s"), 2, "--stop-time: must be positive"},
+		"max-skew 0":            {with("--max-skew=0"), 2, "--max-skew: must be positive"},
+		"max-skew: absurd":      {with("--max-skew=0.7"), 2, "max skew 0.7"},
+		"stop-grace 0":          {with("--stop-grace=0s"), 2, "--stop-grace: must be positive"},
+		"priority: no number":   {with("--priority=high"), 2, "priority"},
 		"no config":             {with("--config=" + filepath.Join(dir, "none")), 2, "no such file"},
 		"config: no such field": {with("--config=" + file("f.yaml", "ttl: 3s\nttll: 4s\n")), 2, "f.yaml:2: ttll"},
 		"config: twice":         {with("--config=" + file("g.yaml", "ttl: 3s\nttl: 4s\n")), 2, "ttl"},
@@ -147,13 +172,13 @@ func TestBadInput(t *testing.T) {
 		"config: no mapping":    {with("--config=" + file("i.yaml", "- a\n")), 2, "mapping"},
 		"config: no YAML":       {with("--config=" + file("j.yaml", "{")), 2, "j.yaml"},
 		"manifest: half":        {[]string{etcd, "--key=bad", "--source-file=/etc/hostname"}, 2, "give both"},
-		"manifest: no source":   {[]string{etcd, "--key=bad", "--source-file=" + filepath.Join(dir, "none"), "--dest-file=" + filepath.Join(dir, "d")}, 1, "no such file"},
+		"manifest: no source":   {[]string{etcd, "--key=bad", "--source-file=" + filepath.Join(dir, "none"), "--dest-file=" + installed}, 1, "no such file"},
 		"manifest: unwritable":  {[]string{etcd, "--key=bad", "--source-file=" + file("m.yaml", "x"), "--dest-file=/proc/d"}, 1, "destination"},
-		"manifest: oneshot":     {[]string{etcd, "--key=bad", "--oneshot", "--source-file=" + file("m.yaml", "x"), "--dest-file=" + filepath.Join(dir, "d")}, 2, "for commands"},
+		"manifest: oneshot":     {[]string{etcd, "--key=bad", "--oneshot", "--source-file=" + file("m.yaml", "x"), "--dest-file=" + installed}, 2, "for commands"},
 		"manifest: same file":   {[]string{etcd, "--key=bad", "--source-file=" + file("m.yaml", "x"), "--dest-file=" + file("m.yaml", "x")}, 1, "same file"},
 		"kubelet: no manifest":  {with("--kubelet-url=https://127.0.0.1:10250"), 2, "is for --source-file"},
-		"kubelet: no pod":       {[]string{etcd, "--key=bad", "--kubelet-url=https://127.0.0.1:10250", "--source-file=" + file("svc.yaml", "kind: Service"), "--dest-file=" + filepath.Join(dir, "d")}, 2, "no Pod"},
-		"kubelet: not verified": {[]string{etcd, "--key=bad", "--kubelet-url=https://192.0.2.1:10250", "--kubelet-insecure", "--source-file=" + file("m.yaml", "x"), "--dest-file=" + filepath.Join(dir, "d")}, 2, "loopback"},
+		"kubelet: no pod":       {[]string{etcd, "--key=bad", "--kubelet-url=https://127.0.0.1:10250", "--source-file=" + file("svc.yaml", "kind: Service"), "--dest-file=" + installed}, 2, "no Pod"},
+		"kubelet: not verified": {[]string{etcd, "--key=bad", "--kubelet-url=https://192.0.2.1:10250", "--kubelet-insecure", "--source-file=" + file("m.yaml", "x"), "--dest-file=" + installed}, 2, "loopback"},
 		"empty name":            {with("--whoami="), 2, "--whoami: empty"},
 		"gate: no target":       {with("--gate=127.0.0.1:0=nowhere"), 1, "gate target"},
 		"metrics to the world":  {with("--listen-metrics=0.0.0.0:9450"), 2, "loopback"},
@@ -179,6 +204,9 @@ func TestBadInput(t *testing.T) {
 	}
 	if _, err := os.Stat(started); err == nil {
 		t.Error("the command was started")
+	}
+	if _, err := os.Stat(installed); err == nil {
+		t.Error("the manifest was installed")
 	}
 	for _, cl := range []*clientv3.Client{cl, tlsCluster.Client()} {
 		if left := keys(t, cl); len(left) > 0 {
@@ -230,9 +258,21 @@ func TestLife(t *testing.T) {
 		t.Errorf("listed as %+v", one)
 	}
 	// The same name a second time on this host is refused at once, with where the first is.
-	twin := startCmd(t, etcd, "--key=life", "--whoami=m1", "--", "sleep", "1000")
+	// Nothing is started for it, and neither a key nor an etcd lease stays.
+	started := filepath.Join(t.TempDir(), "started")
+	before, leases := keys(t, cluster.Client()), leaseCount(t, cluster.Client())
+	twin := startCmd(t, etcd, "--key=life", "--whoami=m1", "--", "touch", started)
 	if code := twin.exit(t); code != 3 || !strings.Contains(twin.out.String(), "10.0.0.1") {
 		t.Errorf("twin: code %d:\n%s", code, twin.out.String())
+	}
+	if _, err := os.Stat(started); err == nil {
+		t.Error("twin: the command was started")
+	}
+	if after := keys(t, cluster.Client()); !slices.Equal(before, after) {
+		t.Errorf("twin: keys %q, before %q", after, before)
+	}
+	if after := leaseCount(t, cluster.Client()); after != leases {
+		t.Errorf("twin: %d etcd leases, before %d", after, leases)
 	}
 	out, err := exec.Command("curl", "-sf", "http://"+addr+"/metrics").Output()
 	if err != nil || !bytes.Contains(out, []byte("hactl_lease_holding 1")) {
@@ -345,6 +385,59 @@ func TestWaitGivesUp(t *testing.T) {
 	if _, err := os.Stat(ran); err != nil {
 		t.Error(err)
 	}
+}
+
+// A URL that says no, with times of the user's own: three probes in a row would have
+// taken 30 s of grace first. The command ignores the SIGTERM of its restart, and is
+// killed after a --stop-grace of the user's own, before it says goodbye.
+func TestUnhealthyAndStopGrace(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	var probes atomic.Int32
+	sick := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		probes.Add(1)
+		http.Error(w, "not well", http.StatusInternalServerError)
+	}))
+	defer sick.Close()
+	out := filepath.Join(t.TempDir(), "out")
+	script := `trap 'sleep 8; echo bye >>` + out + `; exit' TERM; echo start >>` + out + `; while :; do sleep 0.02; done`
+	c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--key=sick", "--whoami=m1", "--stop-grace=50ms",
+		"--health-url="+sick.URL, "--health-every=20ms", "--health-timeout=5s", "--health-fails=2", "--health-grace=1ms",
+		"--", "sh", "-c", script)
+	testwait.For(t, "three starts", 20*time.Second, func() error {
+		got, err := os.ReadFile(out)
+		if strings.Count(string(got), "start\n") < 3 {
+			return fmt.Errorf("%q: %w", got, err)
+		}
+		return nil
+	})
+	_ = c.Process.Signal(syscall.SIGTERM)
+	if code := c.exit(t); code != 0 {
+		t.Errorf("code %d", code)
+	}
+	if got, err := os.ReadFile(out); err != nil || strings.Contains(string(got), "bye") {
+		t.Errorf("it had the default's grace: %q, %v", got, err)
+	}
+	if n := probes.Load(); n < 4 || !strings.Contains(c.out.String(), "2 probes in a row: 500") {
+		t.Errorf("%d probes:\n%s", n, c.out.String())
+	}
+}
+
+// A holder renews each --renew-every; a wide --max-skew is taken.
+func TestTimesOfTheUsersOwn(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	hist := filepath.Join(t.TempDir(), "history")
+	c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--key=times", "--whoami=m1", "--history="+hist,
+		"--ttl=20s", "--renew-every=20ms", "--max-skew=0.2", "--", "sleep", "1000")
+	// At the default, 2/15 of the TTL, ten renewals would take 27 s.
+	testwait.For(t, "ten renewals", 20*time.Second, func() error {
+		got, err := os.ReadFile(hist)
+		if n := strings.Count(string(got), "renew"); n < 10 {
+			return fmt.Errorf("%d: %w", n, err)
+		}
+		return nil
+	})
+	_ = c.Process.Signal(syscall.SIGTERM)
+	c.exit(t)
 }
 
 // Without a terminal, too, the command has podmaster's own three descriptors.

@@ -61,6 +61,7 @@ const withdrawTimeout = time.Second
 func (l *Lock) Enlist(ctx context.Context, c Candidate, alive func(Candidate) bool) (*Presence, error) {
 	p := &Presence{l: l, c: c, alive: alive}
 	deadline := time.Now().Add(presenceTTL + presenceTTL/2)
+	told := false
 	for {
 		other, err := p.enlist(ctx)
 		switch {
@@ -74,6 +75,11 @@ func (l *Lock) Enlist(ctx context.Context, c Candidate, alive func(Candidate) bo
 		}
 		if other.Host == c.Host && c.Host != "" || time.Now().After(deadline) {
 			return nil, errors.Join(&NameTakenError{Singleton: l.name, By: *other}, p.Withdraw(ctx))
+		}
+		if !told {
+			told = true
+			l.c.log.Info("the name is taken by a process on another host; if that is dead, its entry expires within 10 s",
+				"holder", c.Name, "address", other.Address, "pid", other.PID)
 		}
 		select {
 		case <-ctx.Done():

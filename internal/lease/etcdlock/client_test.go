@@ -1,9 +1,11 @@
 package etcdlock
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -306,7 +308,13 @@ func TestEnlistOutlivesItsLease(t *testing.T) {
 func TestTwinOnAnotherHost(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
-	l, err := dial(t, cluster).Lock("twins")
+	var said bytes.Buffer
+	c, err := Dial(Config{Endpoints: cluster.Endpoints(), Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	l, err := c.Lock("twins")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,9 +331,16 @@ func TestTwinOnAnotherHost(t *testing.T) {
 	if _, err := l.Enlist(t.Context(), second, func(Candidate) bool { return false }); !errors.As(err, &taken) || taken.By.Address != "10.0.0.1" {
 		t.Errorf("the second one: %v", err)
 	}
+	leases, err := cluster.Client().Leases(t.Context())
+	if err != nil || len(leases.Leases) != 1 {
+		t.Errorf("leases left behind: %+v, %v", leases, err)
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("the first one: %v", err)
+	}
+	if n := strings.Count(said.String(), "the name is taken"); n != 1 || !strings.Contains(said.String(), "10.0.0.1") {
+		t.Errorf("told %d times why it waits: %s", n, said.String())
 	}
 }
 
