@@ -20,6 +20,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/hactl/hactl/internal/atomicfile"
 	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
 	"github.com/hactl/hactl/internal/testwait"
@@ -222,7 +223,7 @@ func waitHolder(t *testing.T, cluster *etcdtest.Cluster, key, holder string) etc
 
 func waitHolderFor(t *testing.T, cluster *etcdtest.Cluster, key, holder string, limit time.Duration) etcdlock.Info {
 	t.Helper()
-	c, err := etcdlock.Dial(etcdlock.Config{Endpoints: cluster.Endpoints()})
+	c, err := etcdlock.Dial(etcdlock.Config{Endpoints: cluster.Endpoints(), TLS: cluster.TLS()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -340,6 +341,66 @@ func TestPriority(t *testing.T) {
 				t.Error("m2 did not get it by preference")
 			}
 		})
+	}
+}
+
+// Over client certificates, whose files are read anew: with a pair of another CA in
+// them the next connection is refused, and the work stops; with the right one in them
+// again it goes on, without a restart.
+func TestClientCertificates(t *testing.T) {
+	cluster := etcdtest.StartProcesses(t, 1, etcdtest.Options{TLS: true})
+	other := etcdtest.Start(t, 1, etcdtest.Options{TLS: true}).TLSFiles()
+	dir := t.TempDir()
+	crt, key, pid := filepath.Join(dir, "crt"), filepath.Join(dir, "key"), filepath.Join(dir, "pid")
+	use := func(f etcdtest.Files) {
+		t.Helper()
+		for dst, src := range map[string]string{crt: f.Cert, key: f.Key} {
+			data, err := os.ReadFile(src)
+			if err == nil {
+				err = atomicfile.Write(dst, data, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	runs := func(want bool) {
+		t.Helper()
+		testwait.For(t, fmt.Sprintf("the work to run: %v", want), time.Minute, func() error {
+			n, err := os.ReadFile(pid)
+			if err != nil {
+				return err
+			}
+			if _, err := os.Stat("/proc/" + string(bytes.TrimSpace(n))); (err == nil) != want {
+				return fmt.Errorf("pid %s: %w", n, err)
+			}
+			return nil
+		})
+	}
+	reconnect := func() {
+		t.Helper()
+		cluster.Members[0].Kill()
+		cluster.Members[0].Restart()
+		cluster.Members[0].WaitServing()
+	}
+	use(cluster.TLSFiles())
+	c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--etcd-cafile="+cluster.TLSFiles().CA, "--etcd-certfile="+crt, "--etcd-keyfile="+key,
+		"--key=tls", "--whoami=m1", "--", "sh", "-c", "echo $$ >"+pid+"; exec sleep 1000")
+	runs(true)
+	one := waitHolder(t, cluster, "tls", "m1")
+	use(other)
+	reconnect()
+	runs(false)
+	use(cluster.TLSFiles())
+	runs(true)
+	if two := waitHolder(t, cluster, "tls", "m1"); two.Token <= one.Token {
+		t.Errorf("token %d after %d: it was never refused", two.Token, one.Token)
+	}
+	// Killed, its guard releases, over the same certificates.
+	_ = c.Process.Kill()
+	_ = c.Wait()
+	if info := waitHolder(t, cluster, "tls", ""); info.Ended != "podmaster died" {
+		t.Errorf("%+v", info)
 	}
 }
 

@@ -32,8 +32,8 @@ func (c *Cluster) CheckMasterCount() error {
 	return nil
 }
 
-// MinTTL is the shortest lease that etcd grants with these timings: one and a
-// half elections, rounded up to whole seconds (etcd's lessor).
+// MinTTL is the shortest term that outlasts an election with these timings: one and
+// a half elections, rounded up to whole seconds. It is etcd's own rule for its leases.
 func MinTTL(heartbeat, election time.Duration) time.Duration {
 	if heartbeat <= 0 || election <= 0 {
 		return 0

@@ -25,9 +25,9 @@ func (k *checker) singletons(c *Cluster) {
 		}
 		switch {
 		case s.TTL < least:
-			k.bad(at+".ttl", formatDuration(s.TTL), "etcd grants no lease below %s (one and a half times etcd.election %s, in whole seconds, and at least 2s)", least, formatDuration(c.Etcd.Election))
+			k.bad(at+".ttl", formatDuration(s.TTL), "at least %s, to outlast an election of etcd's (one and a half times etcd.election %s, in whole seconds, and at least 2s)", least, formatDuration(c.Etcd.Election))
 		case s.TTL%time.Second != 0:
-			k.bad(at+".ttl", formatDuration(s.TTL), "etcd's leases are whole seconds: %s or %s", s.TTL.Truncate(time.Second), s.TTL.Truncate(time.Second)+time.Second)
+			k.bad(at+".ttl", formatDuration(s.TTL), "want whole seconds: %s or %s", s.TTL.Truncate(time.Second), s.TTL.Truncate(time.Second)+time.Second)
 		}
 		k.singletonCommand(at, s)
 		if s.HealthURL != "" {

@@ -114,13 +114,13 @@ func TestEachFault(t *testing.T) {
 			c.Singletons[0] = Singleton{Name: "x", TTL: ttl, Command: []string{"/x"}, ExtraArgs: map[string]string{"a": "b"}}
 		}, "singletons[0].extraArgs", "", "put them into command"},
 		{func(c *Cluster) { c.Singletons[0].ExtraArgs = map[string]string{"-v": "b"} }, "singletons[0].extraArgs.-v", "b", "leave the dashes out"},
-		{func(c *Cluster) { c.Singletons[0].TTL = time.Second }, "singletons[0].ttl", "1s", "no lease below 2s"},
-		{func(c *Cluster) { c.Singletons[0].TTL = 0 }, "singletons[0].ttl", "0s", "no lease below 2s"},
-		{func(c *Cluster) { c.Singletons[0].TTL = -3 * time.Second }, "singletons[0].ttl", "-3s", "no lease below 2s"},
+		{func(c *Cluster) { c.Singletons[0].TTL = time.Second }, "singletons[0].ttl", "1s", "at least 2s, to outlast"},
+		{func(c *Cluster) { c.Singletons[0].TTL = 0 }, "singletons[0].ttl", "0s", "at least 2s, to outlast"},
+		{func(c *Cluster) { c.Singletons[0].TTL = -3 * time.Second }, "singletons[0].ttl", "-3s", "at least 2s, to outlast"},
 		{func(c *Cluster) { c.Singletons[0].TTL = 2500 * time.Millisecond }, "singletons[0].ttl", "2.5s", "whole seconds: 2s or 3s"},
 		{func(c *Cluster) {
 			c.Etcd.Election, c.Singletons[1].TTL = 2*time.Second+500*time.Millisecond, 4*time.Second
-		}, "singletons[0].ttl", "3s", "no lease below 4s"},
+		}, "singletons[0].ttl", "3s", "at least 4s, to outlast"},
 		{func(c *Cluster) { c.Singletons[0].HealthURL = "127.0.0.1:80" }, "singletons[0].healthURL", "127.0.0.1:80", "http://"},
 
 		{func(c *Cluster) { c.Etcd.Heartbeat = 0 }, "etcd.heartbeat", "0s", "from 1ms to 10s"},

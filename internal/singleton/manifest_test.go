@@ -1,12 +1,16 @@
 package singleton
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -106,6 +110,58 @@ func TestManifestComesAndGoes(t *testing.T) {
 	if rec, _ := s.mem.Read(t.Context()); !rec.Ended {
 		t.Error("stopped and confirmed, but not released")
 	}
+}
+
+// Bug 12: what cannot be read is an error, and not a file of another content that is
+// written again. Nothing is written over it, and the term goes on.
+func TestUnreadableManifestIsAnError(t *testing.T) {
+	var said logBuffer
+	s := newSet(t, func(c *ManifestConfig) { c.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
+	s.want("one")
+	loop := s.dst + ".loop"
+	if err := os.Symlink(filepath.Base(s.dst), loop); err != nil { // it will point at itself
+		t.Fatal(err)
+	}
+	if err := os.Rename(loop, s.dst); err != nil {
+		t.Fatal(err)
+	}
+	testwait.For(t, "three looks at it", 20*time.Second, func() error {
+		if n := strings.Count(said.String(), "read installed manifest"); n < 3 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	if fi, err := os.Lstat(s.dst); err != nil || fi.Mode().Type() != fs.ModeSymlink {
+		t.Errorf("written over: %v, %v", fi, err)
+	}
+	if rec, _ := s.mem.Read(t.Context()); rec.Ended {
+		t.Error("the term ended")
+	}
+	s.cancel()
+	if err := <-s.res; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(s.dst); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left behind: %v", err)
+	}
+}
+
+// logBuffer is a log that may be read while it is written.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // Bug 10: a deleted manifest is not a stopped process.
