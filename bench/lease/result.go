@@ -92,24 +92,36 @@ func newTable(o options) (*table, error) {
 	return t, nil
 }
 
-// put prints the results and saves their HDR files.
+// put prints the results, of times, and saves their HDR files, in milliseconds.
 func (t *table) put(all ...*result) error {
 	for _, r := range all {
 		if r.n() == 0 {
 			continue
 		}
 		fmt.Fprint(t.w, r.line())
-		file := strings.NewReplacer(" ", "-", ",", "", "'", "", "(", "", ")", "").Replace(r.event + "--" + r.who + ".hgrm")
-		f, err := os.Create(filepath.Join(t.o.out, file))
-		if err != nil {
-			return err
-		}
-		_, err = r.hist.PercentilesPrint(f, 5, 1000)
-		if err := errors.Join(err, f.Close()); err != nil {
+		if err := t.save(r, 1000); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// putIn is put for one result of another kind; unit is what one of format's is in the histogram.
+func (t *table) putIn(r *result, unit float64, format string) error {
+	at := func(v int64) string { return fmt.Sprintf(format, float64(v)/unit) }
+	fmt.Fprintf(t.w, "| %s | %s | %d | %s | %s | %s | %s | |\n", r.event, r.who, r.n(),
+		at(r.hist.ValueAtQuantile(50)), at(r.hist.ValueAtQuantile(99)), at(r.hist.Max()), r.goal)
+	return t.save(r, unit)
+}
+
+func (t *table) save(r *result, unit float64) error {
+	file := strings.NewReplacer(" ", "-", ",", "", "'", "", "(", "", ")", "").Replace(r.event + "--" + r.who + ".hgrm")
+	f, err := os.Create(filepath.Join(t.o.out, file))
+	if err != nil {
+		return err
+	}
+	_, err = r.hist.PercentilesPrint(f, 5, unit)
+	return errors.Join(err, f.Close())
 }
 
 // finish closes the file.

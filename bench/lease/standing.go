@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -118,7 +119,9 @@ func (s *scene) cost(ctx context.Context, t *table, who string, waiting []*proce
 	}
 	took := time.Since(began).Seconds()
 	// The units of the table do not fit: kilobytes and millionths of a core.
-	rss, anon, used := newResult("", who, ""), newResult("", who, ""), newResult("", who, "")
+	rss := newResult("memory while nothing happens (RSS)", who, memory)
+	anon := newResult("of it its own (anonymous)", who, "")
+	used := newResult("processor while nothing happens", who, core)
 	for i, p := range waiting {
 		now, err := cpu(p.PID())
 		if err != nil {
@@ -138,14 +141,7 @@ func (s *scene) cost(ctx context.Context, t *table, who string, waiting []*proce
 			}
 		}
 	}
-	put := func(what, goal string, r *result, unit float64, format string) {
-		at := func(v int64) string { return fmt.Sprintf(format, float64(v)/unit) }
-		fmt.Fprintf(t.w, "| %s | %s | %d | %s | %s | %s | %s | |\n", what, who, r.n(), at(r.hist.ValueAtQuantile(50)), at(r.hist.ValueAtQuantile(99)), at(r.hist.Max()), goal)
-	}
-	put("memory while nothing happens (RSS)", memory, rss, 1000, "%.1f MB")
-	put("of it its own (anonymous)", "", anon, 1000, "%.1f MB")
-	put("processor while nothing happens", core, used, 1e4, "%.2f %%")
-	return nil
+	return errors.Join(t.putIn(rss, 1000, "%.1f MB"), t.putIn(anon, 1000, "%.1f MB"), t.putIn(used, 1e4, "%.2f %%"))
 }
 
 // cpu is the processor time that a process has used, in seconds.
