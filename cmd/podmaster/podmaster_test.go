@@ -384,8 +384,9 @@ func TestClientCertificates(t *testing.T) {
 		cluster.Members[0].WaitServing()
 	}
 	use(cluster.TLSFiles())
+	// Time to stop also where this machine is busy: a work that is late ends podmaster.
 	c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--etcd-cafile="+cluster.TLSFiles().CA, "--etcd-certfile="+crt, "--etcd-keyfile="+key,
-		"--key=tls", "--whoami=m1", "--", "sh", "-c", "echo $$ >"+pid+"; exec sleep 1000")
+		"--key=tls", "--whoami=m1", "--ttl=6s", "--stop-time=3s", "--", "sh", "-c", "echo $$ >"+pid+"; exec sleep 1000")
 	runs(true)
 	one := waitHolder(t, cluster, "tls", "m1")
 	use(other)
