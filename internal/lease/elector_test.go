@@ -265,6 +265,27 @@ func TestUnconfirmedEndsRunWithOnce(t *testing.T) {
 	}
 }
 
+// A lead that was caught at its start by the loss may call it a hand-over: it is none.
+func TestLossIsNoHandOver(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		_, res := b.run("m1", b.elector("m1", func(c *lease.Config) { c.Once = true }), func(ctx context.Context, _ *lease.Term) error {
+			<-ctx.Done()
+			return &lease.Yield{Reason: "the guard could not be started"}
+		})
+		synctest.Wait()
+		b.mem.Delete()
+		time.Sleep(time.Minute)
+		select {
+		case err := <-res:
+			if !errors.Is(err, lease.ErrLost) {
+				t.Errorf("run: %v", err)
+			}
+		default:
+			t.Error("it campaigns again")
+		}
+	})
+}
+
 // What is unconfirmed stays so when Run is called again.
 func TestUnconfirmedIsWaitedForByTheNextRun(t *testing.T) {
 	inBubble(t, func(b *bench) {

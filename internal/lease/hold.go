@@ -252,11 +252,11 @@ func (r *reign) end(ctx context.Context, err error) error {
 		r.log.Warn("the lock is kept until it expires", "err", err)
 		// Not released, it will be lost if it is not yet.
 		return fmt.Errorf("%w: %w", ErrLost, err)
-	case errors.As(err, &yield):
-		rel = Release{Next: yield.To, Reason: yield.Reason}
-	case errors.Is(r.stopping, ErrLost):
+	case errors.Is(r.stopping, ErrLost): // whatever lead made of it: there is nothing left to hand over
 		outcome = r.stopping
 		rel.Reason = "lost"
+	case errors.As(err, &yield):
+		rel = Release{Next: yield.To, Reason: yield.Reason}
 	case errors.As(r.stopping, &yield):
 		outcome = yield
 		rel = Release{Next: yield.To, Reason: yield.Reason}
