@@ -175,7 +175,8 @@ func (cfg HTTPSConfig) reason(code int, body string) string {
 	case code == http.StatusUnauthorized:
 		return ": it does not know the certificate or token of the checks"
 	case code == http.StatusForbidden && !known:
-		return ": it does not let anybody ask " + cfg.Path + ": --check-cert-file and --check-key-file, or --check-token-file, or --check tcp"
+		// An API server says so, too, in its first second: its rules come after its answers.
+		return ": it is starting, or lets only some ask " + cfg.Path + " (--check-cert-file and --check-key-file, or --check-token-file)"
 	case code == http.StatusForbidden:
 		return ": the certificate or token of the checks may not ask " + cfg.Path
 	}
