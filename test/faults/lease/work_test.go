@@ -51,7 +51,9 @@ func work(spec string) error {
 		if err := cmd.Start(); err != nil {
 			return err
 		}
-		select {}
+		for {
+			time.Sleep(time.Hour) // select {} is a deadlock where nothing else goes on
+		}
 	}
 	log, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
