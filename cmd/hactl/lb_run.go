@@ -58,13 +58,20 @@ func runLB(c *cli.Context, e *env) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.cfg.Registerer = registry
 	b, err := lb.New(p.cfg)
-	if err != nil {
+	switch {
+	case errors.Is(err, lb.ErrAdminTaken):
+		return adminTaken(err)
+	case err != nil:
 		return exitcode.Errorf(exitcode.Usage, "%w", err).WithHint("hactl lb run --help")
 	}
 	if err = p.serve(c.Context, b, registry); errors.Is(err, lb.ErrAdminTaken) {
-		return exitcode.Errorf(exitcode.Refused, "%w", err).WithHint("one instance each: --root DIR, or --admin unix:PATH")
+		return adminTaken(err)
 	}
 	return err
+}
+
+func adminTaken(err error) error {
+	return exitcode.Errorf(exitcode.Refused, "%w", err).WithHint("a --root DIR for each instance")
 }
 
 // configure reads the flags and binds the sockets.

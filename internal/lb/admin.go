@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// ErrAdminTaken is returned by Run when another balancer answers on the admin socket.
+// ErrAdminTaken is returned by New and Run when another balancer answers on the admin socket.
 var ErrAdminTaken = errors.New("another balancer serves there")
 
 // ErrNoBackend is returned when no backend has the given name or address.
@@ -105,6 +105,20 @@ func (b *Balancer) SetBackends(list []Backend) error {
 	return nil
 }
 
+// alone refuses to work beside another balancer with the same admin socket, unless it
+// is this one's predecessor.
+func (b *Balancer) alone() error {
+	if b.cfg.AdminSocket == "" || b.cfg.Successor {
+		return nil
+	}
+	c, err := net.Dial("unix", b.cfg.AdminSocket)
+	if err != nil {
+		return nil
+	}
+	_ = c.Close()
+	return fmt.Errorf("admin socket %s: %w", b.cfg.AdminSocket, ErrAdminTaken)
+}
+
 // listenAdmin binds the admin socket: made beside its place and renamed over it,
 // so that there is never a moment without one and a dead one is no hindrance. One
 // that lives is replaced by a successor only.
@@ -116,11 +130,8 @@ func (b *Balancer) listenAdmin() (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("admin socket: %w", err)
 	}
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		if !b.cfg.Successor {
-			return nil, fmt.Errorf("admin socket %s: %w", path, ErrAdminTaken)
-		}
+	if err := b.alone(); err != nil {
+		return nil, err
 	}
 	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
 	_ = os.Remove(tmp)

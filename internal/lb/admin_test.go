@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -74,12 +76,13 @@ func TestAdminSocketIsReplaced(t *testing.T) {
 		return st.Name
 	}
 	eventually(t, "the first to answer", func() bool { return name() == "first" })
-	other, err := New(Config{Listeners: files(listener(t, "127.0.0.1:0")), Source: sourceOf(s[0]), Check: quick(ca), AdminSocket: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := other.Run(t.Context()); !errors.Is(err, ErrAdminTaken) || name() != "first" {
+	state := filepath.Join(t.TempDir(), "backends.json")
+	_, err := New(Config{Listeners: files(listener(t, "127.0.0.1:0")), Source: sourceOf(s[0]), Check: quick(ca), AdminSocket: path, StateFile: state})
+	if !errors.Is(err, ErrAdminTaken) || name() != "first" {
 		t.Errorf("one that is nobody's successor: %v; %s answers", err, name())
+	}
+	if _, err := os.Stat(state); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it has touched the kept list: %v", err)
 	}
 	newRig(t, ca, Config{Source: sourceOf(s[0]), AdminSocket: path, Name: "second", Successor: true})
 	eventually(t, "the second to answer", func() bool { return name() == "second" })

@@ -43,6 +43,8 @@ type Balancer struct {
 	probers    errgroup.Group
 	runProbers context.Context // set by Run; nil before
 	reload     chan struct{}
+	lookUp     chan struct{} // the resolver's
+	refused    refusal       // the control loop's
 	troubled   chan struct{}
 	handedOver atomic.Bool
 	ticked     atomic.Int64 // unix nanoseconds of the last tick
@@ -60,11 +62,14 @@ func New(cfg Config) (*Balancer, error) {
 		cfg: cfg, log: cfg.Logger, started: time.Now(),
 		pool:    pool.New[*dataplane.Target](cfg.Algorithm),
 		members: map[string]*member{}, drains: map[string]bool{}, names: map[string]*name{},
-		reload: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
+		reload: make(chan struct{}, 1), lookUp: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
 	}
 	b.ticked.Store(b.started.UnixNano()) // it lives before the control loop's first turn
 	b.byTarget.Store(&map[*dataplane.Target]*member{})
 	if b.own, err = addressesOf(cfg.Listeners); err != nil {
+		return nil, fmt.Errorf("load balancer: %w", err)
+	}
+	if err := b.alone(); err != nil { // before the list on disk becomes ours
 		return nil, fmt.Errorf("load balancer: %w", err)
 	}
 	if err := b.firstList(); err != nil {

@@ -20,10 +20,9 @@ func (b *Balancer) control(ctx context.Context) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	last := time.Now()
-	b.ticked.Store(last.UnixNano())
-	resolver := b.startResolver(ctx)
-	defer resolver.wait()
+	defer b.startResolver(ctx)()
 	for {
+		b.ticked.Store(time.Now().UnixNano())
 		select {
 		case <-ctx.Done():
 			b.mu.Lock()
@@ -32,7 +31,7 @@ func (b *Balancer) control(ctx context.Context) error {
 			return nil
 		case <-b.reload:
 			b.follow(ctx, true)
-			resolver.ask()
+			b.askNames()
 		case <-b.troubled:
 			b.review(time.Now())
 		case now := <-tick.C:
@@ -40,7 +39,6 @@ func (b *Balancer) control(ctx context.Context) error {
 			b.age(now)
 			b.rebalance(now, now.Sub(last))
 			last = now
-			b.ticked.Store(now.UnixNano())
 		}
 	}
 }
@@ -200,7 +198,7 @@ func (b *Balancer) age(now time.Time) {
 		if m.target.Active() == 0 {
 			delete(b.members, key)
 			b.index()
-		} else if late := now.Sub(m.removed) - b.cfg.DrainTimeout; late > 0 && late <= 2*tickEvery {
+		} else if now.Sub(m.removed) > b.cfg.DrainTimeout {
 			b.engine.Cut(m.target)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hactl/hactl/internal/backoff"
 	"github.com/hactl/hactl/internal/lb/dataplane"
 	"github.com/hactl/hactl/internal/lb/probe"
 )
@@ -66,7 +67,7 @@ func (b *Balancer) sourceList(anew bool) ([]Backend, error) {
 func (b *Balancer) follow(ctx context.Context, anew bool) {
 	list, err := b.sourceList(anew)
 	if err == nil {
-		err = b.resolveNew(ctx, list)
+		err = b.admit(ctx, list, anew)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -85,6 +86,30 @@ func (b *Balancer) follow(ctx context.Context, anew bool) {
 	b.adoptLocked(list)
 }
 
+// refusal is a list none of whose names could be looked up, and when to try again.
+type refusal struct {
+	list  []Backend
+	err   error
+	until time.Time
+	pause backoff.Backoff
+}
+
+// admit looks up what is new in list. A list of names that nobody knows would hold up
+// each turn of the control loop, so the same one is tried again later and later.
+func (b *Balancer) admit(ctx context.Context, list []Backend, anew bool) error {
+	r := &b.refused
+	if !slices.Equal(list, r.list) || anew {
+		*r = refusal{list: list, pause: backoff.Backoff{Base: lookUpAgain, Max: b.cfg.ResolveEvery}}
+	}
+	if r.err != nil && time.Now().Before(r.until) {
+		return r.err
+	}
+	if r.err = b.resolveNew(ctx, list); r.err != nil {
+		r.until = time.Now().Add(r.pause.Next())
+	}
+	return r.err
+}
+
 func (b *Balancer) adopt(list []Backend) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,6 +120,7 @@ func (b *Balancer) adopt(list []Backend) {
 // state and connections; those that go take no new ones.
 func (b *Balancer) adoptLocked(list []Backend) {
 	b.list = list
+	b.forgetNames(list)
 	want := map[string]*member{}
 	for _, be := range b.expand(list) {
 		m := &member{backend: be.Backend, host: be.host, listed: be.listed}

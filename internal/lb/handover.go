@@ -19,6 +19,8 @@ const (
 	envInherit = "HACTL_LB_INHERIT" // how many listening sockets, from descriptor 3 on
 	envReady   = "HACTL_LB_READY"   // the pipe that says that it lives, and that it serves
 	envDetach  = "HACTL_LB_DETACH"  // set in the process that only starts the successor
+
+	envWatchdogPID = "WATCHDOG_PID" // systemd's: who must answer its watchdog
 )
 
 const (
@@ -73,6 +75,7 @@ func Detached() (bool, error) {
 		return false, nil
 	}
 	_ = os.Unsetenv(envDetach)
+	_ = os.Unsetenv(envWatchdogPID) // a predecessor of an older version leaves it in
 	n, err := inheritance()
 	if err != nil || n == 0 {
 		return true, fmt.Errorf("start a successor: %w", errors.Join(err, errors.New("no sockets")))
@@ -105,7 +108,7 @@ func Succeed(ctx context.Context, cmd *exec.Cmd, sockets []*os.File, timeout tim
 	cmd.ExtraFiles = append(append([]*os.File(nil), sockets...), w)
 	// systemd's watchdog waits for the successor then; the variable names this process,
 	// and whom it does not name does not answer.
-	env := slices.DeleteFunc(cmd.Environ(), func(v string) bool { return strings.HasPrefix(v, "WATCHDOG_PID=") })
+	env := slices.DeleteFunc(cmd.Environ(), func(v string) bool { return strings.HasPrefix(v, envWatchdogPID+"=") })
 	cmd.Env = append(env, envDetach+"=1", envInherit+"="+strconv.Itoa(len(sockets)), envReady+"="+strconv.Itoa(firstFD+len(sockets)))
 	err = cmd.Start()
 	_ = w.Close()

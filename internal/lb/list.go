@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hactl/hactl/internal/atomicfile"
@@ -87,11 +88,14 @@ func File(path string) Source {
 // than before.
 func Watched(paths []string, load func() ([]Backend, error)) Source {
 	var (
+		mu   sync.Mutex
 		last string
 		list []Backend
 		err  error
 	)
 	return func(anew bool) ([]Backend, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		now := stamps(paths)
 		if anew || now != last {
 			list, err = load()

@@ -224,6 +224,9 @@ func (own ownAddresses) has(address string) bool {
 		}
 		oap, oerr := netip.ParseAddrPort(o)
 		if err == nil && oerr == nil && oap.Port() == ap.Port() && oap.Addr().IsUnspecified() && isLocal(ap.Addr()) {
+			if oap.Addr().Is4() && !ap.Addr().Unmap().Is4() {
+				continue // 0.0.0.0 is IPv4 alone
+			}
 			return true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -150,7 +151,8 @@ func (b *Balancer) lookedUp(backend, host string, addrs []netip.Addr, err error)
 }
 
 // resolveNew looks up the names in list that have no address yet, so that adopting
-// it does not take out what there is. It returns an error if list has no address at all.
+// it does not take out what there is. It returns an error if list has no address at
+// all; the resolver soon asks again for the names that have none.
 func (b *Balancer) resolveNew(ctx context.Context, list []Backend) error {
 	unknown := func() (out []Backend) {
 		b.mu.Lock()
@@ -168,31 +170,40 @@ func (b *Balancer) resolveNew(ctx context.Context, list []Backend) error {
 	if old { // the resolver looks after it
 		return nil
 	}
-	if b.resolve(ctx, unknown()); len(unknown()) == len(list) {
+	_, failed := b.resolve(ctx, unknown())
+	if len(unknown()) == len(list) {
 		return fmt.Errorf("none of the %d names in it can be looked up", len(list))
+	}
+	if failed {
+		b.askNames()
 	}
 	return nil
 }
 
-// resolver looks the names of backends up, again and again, beside the control loop.
-type resolver struct {
-	wake chan struct{}
-	done chan struct{}
-}
-
-func (r *resolver) ask() {
+// askNames has the resolver look all names up now.
+func (b *Balancer) askNames() {
 	select {
-	case r.wake <- struct{}{}:
+	case b.lookUp <- struct{}{}:
 	default:
 	}
 }
 
-func (r *resolver) wait() { <-r.done }
+// forgetNames drops what is known of names that are not in list: it would be old when
+// they come back.
+func (b *Balancer) forgetNames(list []Backend) {
+	keep := map[string]bool{}
+	for _, be := range list {
+		keep[be.host()] = true
+	}
+	maps.DeleteFunc(b.names, func(host string, _ *name) bool { return !keep[host] })
+}
 
-func (b *Balancer) startResolver(ctx context.Context) *resolver {
-	r := &resolver{wake: make(chan struct{}, 1), done: make(chan struct{})}
+// startResolver looks the names of backends up, again and again, beside the control
+// loop, until ctx ends; wait returns then.
+func (b *Balancer) startResolver(ctx context.Context) (wait func()) {
+	done := make(chan struct{})
 	go func() {
-		defer close(r.done)
+		defer close(done)
 		again := lookUpAgain // New has just asked; when that failed, soon
 		timer := time.NewTimer(b.nextLookUp(&again, b.unresolved()))
 		defer timer.Stop()
@@ -201,7 +212,7 @@ func (b *Balancer) startResolver(ctx context.Context) *resolver {
 			case <-ctx.Done():
 				return
 			case <-timer.C:
-			case <-r.wake:
+			case <-b.lookUp:
 			}
 			b.mu.Lock()
 			list := b.list
@@ -213,7 +224,7 @@ func (b *Balancer) startResolver(ctx context.Context) *resolver {
 			timer.Reset(b.nextLookUp(&again, failed))
 		}
 	}()
-	return r
+	return func() { <-done }
 }
 
 // readdress gives the list in force its names' new addresses.
@@ -240,6 +251,6 @@ func (b *Balancer) nextLookUp(again *time.Duration, failed bool) time.Duration {
 		return b.cfg.ResolveEvery
 	}
 	d := min(*again, b.cfg.ResolveEvery)
-	*again *= 2
+	*again = min(2**again, b.cfg.ResolveEvery)
 	return d
 }

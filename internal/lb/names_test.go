@@ -337,3 +337,53 @@ func TestStartWithoutDNS(t *testing.T) {
 		t.Errorf("answers: %v", got)
 	}
 }
+
+func TestLookUpsAreNeverTooMany(t *testing.T) {
+	b := &Balancer{cfg: Config{ResolveEvery: 30 * time.Second}}
+	again := lookUpAgain
+	for i := range 200 {
+		if d := b.nextLookUp(&again, true); d < lookUpAgain || d > b.cfg.ResolveEvery {
+			t.Fatalf("pause %v after %d failures", d, i+1)
+		}
+	}
+	if b.nextLookUp(&again, false); again != lookUpAgain {
+		t.Errorf("after an answer: %v", again)
+	}
+}
+
+// A list of names that nobody knows is not looked up at every turn of the control
+// loop; what was known of names that left the list is forgotten.
+func TestUnknownAndForgottenNames(t *testing.T) {
+	ca := newCA(t)
+	a := newAPIServer(t, ca, "a")
+	_, port, _ := net.SplitHostPort(a.addr)
+	dns, resolver := newDNS(t)
+	dns.says("127.0.0.1")
+	named := []Backend{{Name: "api", Address: "api.example.test:" + port}}
+	b, err := New(Config{Listeners: files(listener(t, "127.0.0.1:0")), Source: Static(named), Resolver: resolver, Check: quick(ca)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.engine.Close()
+	if len(b.names) != 1 {
+		t.Errorf("known names %v", b.names)
+	}
+	b.adopt([]Backend{{Name: "a", Address: a.addr}})
+	if len(b.names) != 0 {
+		t.Errorf("still known: %v", b.names)
+	}
+	dns.says() // it fails
+	if err := b.admit(t.Context(), named, false); err == nil {
+		t.Error("admitted without an address")
+	}
+	asked := dns.asked()
+	for range 5 {
+		if err := b.admit(t.Context(), named, false); err == nil || dns.asked() != asked {
+			t.Errorf("%v after %d questions, want %d", err, dns.asked(), asked)
+		}
+	}
+	dns.says("127.0.0.1")
+	if err := b.admit(t.Context(), named, true); err != nil {
+		t.Errorf("asked anew: %v", err)
+	}
+}
