@@ -51,6 +51,9 @@ func run(c *cli.Context, e *env) error {
 		return err
 	}
 	defer p.close()
+	// What starting up took is not needed for waiting.
+	tidy := time.AfterFunc(10*time.Second, debug.FreeOSMemory)
+	defer tidy.Stop()
 	err = p.run(c.Context)
 	forgetWill()
 	return explain(o, err)
