@@ -43,6 +43,26 @@ type preference struct {
 	since    time.Duration // when it was first seen
 	better   string        // the candidate that was seen to be better
 	rounds   int           // in a row
+	beats    map[string]beat
+}
+
+// beat is a singleton's newest renewal, and when it was first seen.
+type beat struct {
+	rev int64
+	at  time.Duration
+}
+
+// alive reports whether the singleton's holder is heard of: a term that nobody ended
+// and nobody took over keeps its record for ever.
+func (p *preference) alive(i etcdlock.Info, now time.Duration) bool {
+	if old, ok := p.beats[i.Name]; ok && old.rev == i.Beat {
+		return now-old.at <= i.TTL
+	}
+	if p.beats == nil {
+		p.beats = map[string]beat{}
+	}
+	p.beats[i.Name] = beat{i.Beat, now}
+	return true
 }
 
 // look takes note of the list and of the own term's token (0: none) at now, and
@@ -56,7 +76,7 @@ func (p *preference) look(infos []etcdlock.Info, token int64, now time.Duration)
 	for _, i := range infos {
 		switch {
 		case i.Name != p.key:
-			if i.Holder == p.me {
+			if i.Holder == p.me && p.alive(i, now) {
 				others++
 			}
 		case i.Holder == p.me && i.MoveTo == "" && !i.Paused:

@@ -90,3 +90,20 @@ func TestSpread(t *testing.T) {
 		t.Errorf("delay %v with none", s.Delay())
 	}
 }
+
+// A singleton whose holder died, and that nobody took over, is no reason to hesitate.
+func TestSpreadForgetsTheDead(t *testing.T) {
+	p := preference{key: "k", me: "m1", spread: new(Spread)}
+	info := etcdlock.Info{Name: "other", Holder: "m1", TTL: 3 * time.Second, Beat: 1}
+	for _, tc := range []struct {
+		now  time.Duration
+		beat int64
+		want time.Duration
+	}{{0, 1, SpreadStep}, {2 * time.Second, 1, SpreadStep}, {5 * time.Second, 1, 0}, {10 * time.Second, 2, SpreadStep}} {
+		info.Beat = tc.beat
+		p.look([]etcdlock.Info{info}, 0, tc.now)
+		if got := p.spread.Delay(); got != tc.want {
+			t.Errorf("at %v: %v, want %v", tc.now, got, tc.want)
+		}
+	}
+}
