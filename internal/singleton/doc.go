@@ -17,7 +17,7 @@
 // by its port or by kubelet.
 //
 // Gate forwards TCP while the term stands, from a process of its own. The kernel
-// kills it at the deadline, and a command's guard soon after its own, in whatever
+// kills both it and a command's guard shortly before the term's deadline, in whatever
 // state they are (process.Fuse, docs/adr/0014).
 //
 // What it does not do: stop in time what daemonized and was frozen together with

@@ -53,8 +53,7 @@ const (
 
 // NewGate listens, and refuses, at once, so that an address in use is an error
 // before any term. margin is how long before a term's deadline the gate is shut:
-// the kernel needs a moment to end a process on a busy machine; half of what the
-// work gets to be stopped is right. Close it.
+// the kernel needs a moment to end a process on a busy machine. Close it.
 func NewGate(listen, target string, margin time.Duration, log *slog.Logger) (*Gate, error) {
 	if _, _, err := net.SplitHostPort(target); err != nil {
 		return nil, fmt.Errorf("gate target: %w", err)

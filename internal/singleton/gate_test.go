@@ -102,6 +102,19 @@ func during(t *testing.T, ttl time.Duration, f func(term *lease.Term)) {
 	<-led
 }
 
+// through opens g and returns a connection that passes it; nil, and a failed test, if
+// none does.
+func through(t *testing.T, g *Gate, term *lease.Term) net.Conn {
+	t.Helper()
+	g.Open(term)
+	conn, err := echo(g.Addr().String())
+	if err != nil {
+		t.Errorf("shut during the term: %v", err)
+		return nil
+	}
+	return conn
+}
+
 // mustReset waits until conn is reset. What was still echoed is let be: a signal
 // takes a moment.
 func mustReset(t *testing.T, conn net.Conn) {
@@ -118,10 +131,8 @@ func TestGate(t *testing.T) {
 		t.Error("open without a term")
 	}
 	during(t, 3*time.Second, func(term *lease.Term) {
-		g.Open(term)
-		conn, err := echo(g.Addr().String())
-		if err != nil {
-			t.Errorf("shut during the term: %v", err)
+		conn := through(t, g, term)
+		if conn == nil {
 			return
 		}
 		defer conn.Close()
@@ -143,10 +154,8 @@ func TestGate(t *testing.T) {
 func TestStoppedGateIsCutAtTheDeadline(t *testing.T) {
 	g := openGate(t)
 	during(t, 3*time.Second, func(term *lease.Term) {
-		g.Open(term)
-		conn, err := echo(g.Addr().String())
-		if err != nil {
-			t.Errorf("shut during the term: %v", err)
+		conn := through(t, g, term)
+		if conn == nil {
 			return
 		}
 		defer conn.Close()
@@ -167,10 +176,8 @@ func TestStoppedGateIsCutAtTheDeadline(t *testing.T) {
 func TestGateComesBack(t *testing.T) {
 	g := openGate(t)
 	during(t, time.Minute, func(term *lease.Term) {
-		g.Open(term)
-		conn, err := echo(g.Addr().String())
-		if err != nil {
-			t.Errorf("shut during the term: %v", err)
+		conn := through(t, g, term)
+		if conn == nil {
 			return
 		}
 		defer conn.Close()
@@ -214,13 +221,9 @@ func TestGateThatCannotStart(t *testing.T) {
 			}
 		}
 		g.self = good
-		g.Open(term)
-		conn, err := echo(g.Addr().String())
-		if err != nil {
-			t.Errorf("shut during the term: %v", err)
-			return
+		if conn := through(t, g, term); conn != nil {
+			_ = conn.Close()
 		}
-		_ = conn.Close()
 	})
 }
 
