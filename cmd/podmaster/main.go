@@ -19,7 +19,7 @@ func main() {
 		os.Exit(exitcode.Of(err))
 	}
 	// It waits for one thing at a time: a second processor slot would only cost
-	// wake-ups (a third of a waiting podmaster's processor time) and memory.
+	// wake-ups and memory.
 	runtime.GOMAXPROCS(1)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
