@@ -6,10 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -82,7 +80,7 @@ func TestNobodyNotices(t *testing.T) {
 		t.Errorf("the singletons were only sampled %d times", watch.samples)
 	}
 	for _, s := range streams {
-		s.checkLastWrite(t)
+		s.checkWrites(t)
 	}
 }
 
@@ -90,7 +88,10 @@ func TestNobodyNotices(t *testing.T) {
 type stream struct {
 	cfg     load.Config
 	results []load.Result
-	read    func() (string, error) // the value now, for streams that write
+	// Of a stream that writes: the object that the i-th request makes, and those
+	// that there are now.
+	name func(i int) string
+	list func() (map[string]bool, error)
 }
 
 // startLoad starts readers and writers, each on new and on kept connections.
@@ -104,49 +105,26 @@ func (c *cluster) startLoad(t *testing.T, ctx context.Context, wg *sync.WaitGrou
 		}
 		return req, err
 	}
-	httpClient := &http.Client{Transport: &http.Transport{TLSClientConfig: tlsConfig}, Timeout: 10 * time.Second}
+	httpClient := &http.Client{Transport: &http.Transport{TLSClientConfig: tlsConfig}, Timeout: 30 * time.Second}
 	var streams []*stream
 	for _, kept := range []bool{false, true} {
 		kind := map[bool]string{false: "new", true: "kept"}[kept]
+		const path = "/api/v1/namespaces/default"
+		name := func(i int) string { return fmt.Sprintf("load-%s-%d", kind, i) }
 		streams = append(streams, &stream{cfg: load.Config{
 			Name: "read " + kind, TLS: tlsConfig, KeepConnections: kept, Every: 100 * time.Millisecond,
-			Request: func(ctx context.Context, _ int) (*http.Request, error) {
-				return send(ctx, "GET", "/api/v1/namespaces/default", "", "")
-			},
-		}})
-
-		path := "/api/v1/namespaces/default/configmaps"
-		name := "load-" + kind
-		req, err := send(ctx, "POST", path, "application/json", fmt.Sprintf(`{"metadata":{"name":%q},"data":{"n":"-1"}}`, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := httpClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusCreated {
-			t.Fatalf("create %s: HTTP %d", name, resp.StatusCode)
-		}
-		streams = append(streams, &stream{
+			Request: func(ctx context.Context, _ int) (*http.Request, error) { return send(ctx, "GET", path, "", "") },
+		}}, &stream{
 			cfg: load.Config{
 				Name: "write " + kind, TLS: tlsConfig, KeepConnections: kept, Every: 200 * time.Millisecond,
+				// Each write makes an object of its own: a lost one shows whatever the
+				// order they arrive in, and writes that wait do not conflict.
 				Request: func(ctx context.Context, i int) (*http.Request, error) {
-					// Each write has a key of its own, so that a lost one shows
-					// whatever the order they arrive in.
-					return send(ctx, "PATCH", path+"/"+name, "application/merge-patch+json", fmt.Sprintf(`{"data":{"k%d":"1"}}`, i))
+					return send(ctx, "POST", path+"/configmaps", "application/json", fmt.Sprintf(`{"metadata":{"name":%q}}`, name(i)))
 				},
 			},
-			read: func() (string, error) {
-				resp, err := httpClient.Get(server + path + "/" + name)
-				if err != nil {
-					return "", err
-				}
-				defer resp.Body.Close()
-				b, err := io.ReadAll(resp.Body)
-				return string(b), err
-			},
+			name: name,
+			list: func() (map[string]bool, error) { return objectNames(httpClient, server+path+"/configmaps") },
 		})
 	}
 	for _, s := range streams {
@@ -209,18 +187,37 @@ func nearest(at time.Time, faults []fault) string {
 	return last
 }
 
-// checkLastWrite makes sure that every acknowledged write is there.
-func (s *stream) checkLastWrite(t *testing.T) {
+// objectNames lists the objects at a URL of the API.
+func objectNames(client *http.Client, url string) (map[string]bool, error) {
+	resp, err := client.Get(url)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("list %s: HTTP %d", url, resp.StatusCode)
+	}
+	var list struct {
+		Items []struct{ Metadata struct{ Name string } }
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+		return nil, fmt.Errorf("list %s: %w", url, err)
+	}
+	names := map[string]bool{}
+	for _, i := range list.Items {
+		names[i.Metadata.Name] = true
+	}
+	return names, nil
+}
+
+// checkWrites makes sure that every acknowledged write is there.
+func (s *stream) checkWrites(t *testing.T) {
 	t.Helper()
-	if s.read == nil {
+	if s.list == nil {
 		return
 	}
-	body, err := s.read()
+	there, err := s.list()
 	if err != nil {
-		t.Fatal(err)
-	}
-	var obj struct{ Data map[string]string }
-	if err := json.Unmarshal([]byte(body), &obj); err != nil {
 		t.Fatal(err)
 	}
 	acked := 0
@@ -229,7 +226,7 @@ func (s *stream) checkLastWrite(t *testing.T) {
 			continue
 		}
 		acked++
-		if obj.Data["k"+strconv.Itoa(i)] != "1" {
+		if !there[s.name(i)] {
 			t.Errorf("%s: acknowledged write %d is lost", s.cfg.Name, i)
 		}
 	}
