@@ -244,7 +244,7 @@ func devStop(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := f.Stop(c.Context, args[0]); err != nil {
+			if err := f.Stop(c.Context, args[0], e.stderr); err != nil {
 				return err
 			}
 			fmt.Fprintf(e.stderr, "%s is stopped\n", args[0])

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/hactl/hactl/internal/exitcode"
 	"github.com/hactl/hactl/internal/layout"
 	"github.com/hactl/hactl/internal/logging"
+	"github.com/hactl/hactl/internal/master"
 	"github.com/hactl/hactl/internal/workload"
 	"github.com/hactl/hactl/internal/workload/child"
 )
@@ -24,6 +26,11 @@ import (
 // stopTimeout bounds the clean stop of a host: kube-apiserver's drain is the
 // longest part of it, 79 s where it waits for an etcd without a quorum.
 const stopTimeout = 90 * time.Second
+
+// lastDrain bounds the drain of the API servers when no other master runs that
+// clients could go to, or whose etcd could give their requests a quorum: more than
+// twice what an idle one takes.
+const lastDrain = 20 * time.Second
 
 // client steers the supervisor of one host.
 func (f *Folder) client(host string) *child.Client {
@@ -108,21 +115,52 @@ func (f *Folder) startHost(ctx context.Context, host, hactl string) error {
 	}
 }
 
-// stopHosts shuts hosts down, all at once. Hosts that do not run are fine.
-func (f *Folder) stopHosts(ctx context.Context, hosts []string) error {
+// stopHosts shuts hosts down, all at once. Hosts that do not run are fine. When no
+// master is left behind, the API servers go first, while etcd has its quorum.
+func (f *Folder) stopHosts(ctx context.Context, hosts []string, progress io.Writer) error {
+	running, unknown := f.which(ctx, hosts, true)
+	others := slices.DeleteFunc(f.MasterNames(), func(m string) bool { return slices.Contains(hosts, m) })
+	if left, err := f.which(ctx, others, true); err == nil && len(left) == 0 {
+		f.endAPIServers(ctx, running, lastDrain, progress)
+	}
 	var g errgroup.Group
-	for _, h := range hosts {
+	for _, h := range running {
 		g.Go(func() error {
-			if up, err := f.running(ctx, h); err != nil || !up {
-				return err
-			}
-			if err := f.client(h).Shutdown(ctx); err != nil {
+			if err := f.client(h).Shutdown(ctx); err != nil && !errors.Is(err, child.ErrUnreachable) {
 				return fmt.Errorf("stop %s: %w", h, err)
 			}
 			return nil
 		})
 	}
-	return g.Wait()
+	return errors.Join(unknown, g.Wait())
+}
+
+// endAPIServers stops the API servers of hosts. One that is not done within limit,
+// since it waits for its etcd or for a watcher, is killed: it keeps no state. What
+// fails is left to the hosts' own stop.
+func (f *Folder) endAPIServers(ctx context.Context, hosts []string, limit time.Duration, progress io.Writer) {
+	var g errgroup.Group
+	killed := make([]bool, len(hosts))
+	for i, h := range hosts {
+		if h == FrontDoorHost {
+			continue
+		}
+		g.Go(func() error {
+			_ = f.client(h).Stop(ctx, master.Agent) // it would restart one that hangs
+			drain, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			if err := f.client(h).Stop(drain, master.APIServer); err != nil && drain.Err() != nil && ctx.Err() == nil {
+				killed[i] = f.client(h).Signal(ctx, master.APIServer, syscall.SIGKILL) == nil
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+	for i, h := range hosts {
+		if killed[i] {
+			fmt.Fprintf(progress, "%s: %s was killed: it had not ended %v after it was told to\n", h, master.APIServer, limit)
+		}
+	}
 }
 
 // Supervise runs one host's units until ctx ends: the child supervisor's main,
@@ -167,9 +205,9 @@ func Down(ctx context.Context, dir string, purge bool, progress io.Writer) error
 	}
 	if f != nil {
 		fmt.Fprintf(progress, "stopping %v\n", f.Hosts())
-		ctx, cancel := context.WithTimeout(ctx, stopTimeout+30*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, stopTimeout+lastDrain)
 		defer cancel()
-		if err := f.stopHosts(ctx, f.Hosts()); err != nil {
+		if err := f.stopHosts(ctx, f.Hosts(), progress); err != nil {
 			return err
 		}
 	} else if err := stopUnknown(ctx, dir, progress); err != nil {
@@ -188,20 +226,19 @@ func stopUnknown(ctx context.Context, dir string, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
 	f := &Folder{Dir: dir}
+	var hosts []string
 	for _, e := range entries {
-		if !e.IsDir() || !exists(f.Layout(e.Name()).SupervisorSocket()) {
-			continue
+		if e.IsDir() && exists(f.Layout(e.Name()).SupervisorSocket()) {
+			hosts = append(hosts, e.Name())
 		}
-		fmt.Fprintf(progress, "stopping %s\n", e.Name())
-		errs = append(errs, f.stopHosts(ctx, []string{e.Name()}))
 	}
-	return errors.Join(errs...)
+	fmt.Fprintf(progress, "stopping %v\n", hosts)
+	return f.stopHosts(ctx, hosts, progress)
 }
 
 // Stop shuts one host down cleanly, as a machine is shut down.
-func (f *Folder) Stop(ctx context.Context, host string) error {
+func (f *Folder) Stop(ctx context.Context, host string, progress io.Writer) error {
 	if err := f.host(host); err != nil {
 		return err
 	}
@@ -217,9 +254,9 @@ func (f *Folder) Stop(ctx context.Context, host string) error {
 	if !up {
 		return exitcode.Errorf(exitcode.Failed, "%s is not running", host).WithHint("hactl dev start %s", host)
 	}
-	ctx, cancel := context.WithTimeout(ctx, stopTimeout+30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout+lastDrain)
 	defer cancel()
-	return f.stopHosts(ctx, []string{host})
+	return f.stopHosts(ctx, []string{host}, progress)
 }
 
 // Start starts one host that was stopped. It returns once its supervisor runs;

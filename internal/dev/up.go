@@ -54,7 +54,7 @@ func Up(ctx context.Context, cfg Config) (_ *Folder, _ *status.Report, err error
 	}
 	defer unlock()
 
-	missing, err := f.hostsDown(ctx)
+	missing, err := f.which(ctx, f.Hosts(), false)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,9 +67,9 @@ func Up(ctx context.Context, cfg Config) (_ *Folder, _ *status.Report, err error
 	undo := &started{hosts: missing}
 	defer func() {
 		if err != nil {
-			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout+lastDrain)
 			defer cancel()
-			err = errors.Join(err, f.undo(stopCtx, undo))
+			err = errors.Join(err, f.undo(stopCtx, undo, cfg.Progress))
 		}
 	}()
 	if err := f.startHosts(ctx, missing, cfg); err != nil {
@@ -92,8 +92,8 @@ type started struct {
 }
 
 // undo stops what an Up started, and nothing else.
-func (f *Folder) undo(ctx context.Context, u *started) error {
-	errs := []error{f.stopHosts(ctx, u.hosts)}
+func (f *Folder) undo(ctx context.Context, u *started, progress io.Writer) error {
+	errs := []error{f.stopHosts(ctx, u.hosts, progress)}
 	for _, hu := range u.units {
 		errs = append(errs, f.client(hu[0]).Stop(ctx, hu[1]))
 	}
@@ -199,19 +199,17 @@ func (f *Folder) sameAs(want Info) error {
 		WithHint("hactl dev down --purge --dir %s   (this deletes its data), or another --dir", f.Dir)
 }
 
-// hostsDown returns the hosts whose supervisor does not run.
-func (f *Folder) hostsDown(ctx context.Context) ([]string, error) {
-	var down []string
-	for _, h := range f.Hosts() {
-		up, err := f.running(ctx, h)
-		if err != nil {
-			return nil, err
-		}
-		if !up {
-			down = append(down, h)
+// which returns those hosts whose supervisor runs, or, with running false, those
+// whose supervisor does not; err names those that do not say.
+func (f *Folder) which(ctx context.Context, hosts []string, running bool) (found []string, err error) {
+	for _, h := range hosts {
+		up, unknown := f.running(ctx, h)
+		err = errors.Join(err, unknown)
+		if unknown == nil && up == running {
+			found = append(found, h)
 		}
 	}
-	return down, nil
+	return found, err
 }
 
 // checkPorts makes sure that nobody else has the ports of hosts that will be

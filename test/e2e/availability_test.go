@@ -237,7 +237,7 @@ func (s *stream) checkWrites(t *testing.T) {
 // run each singleton, and then through three more seconds of load.
 func (c *cluster) waitServedWithout(t *testing.T, m string) {
 	t.Helper()
-	testwait.For(t, "status to miss "+m+" and the others to run the singletons", 60*time.Second, func() error {
+	testwait.For(t, "status to miss "+m+" and the others to run the singletons", 2*time.Minute, func() error {
 		rep, r := c.status(t)
 		lost := slices.ContainsFunc(rep.Reasons, func(r reason) bool { return r.Code == "master-unreachable" && r.Object == m })
 		if rep.Verdict != "degraded" || !lost {
@@ -256,7 +256,7 @@ func (c *cluster) waitServedWithout(t *testing.T, m string) {
 // waitHealthy waits until `dev status` says so, with all singletons held.
 func (c *cluster) waitHealthy(t testing.TB) {
 	t.Helper()
-	testwait.For(t, "a healthy cluster", 90*time.Second, func() error {
+	testwait.For(t, "a healthy cluster", 3*time.Minute, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 		defer cancel()
 		if r := c.run(ctx, "dev", "status"); r.code != 0 {

@@ -24,13 +24,13 @@ func TestDev(t *testing.T) {
 	c := newCluster(t, "127.0.22.0")
 
 	t.Run("an interrupted up leaves nothing running", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // killed, it would leave all behind
 		defer cancel()
 		cmd := c.command(ctx, "dev", "up", "--network", c.network, "--front-door", c.frontDoor)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		testwait.For(t, "the first process of a master", 30*time.Second, func() error {
+		testwait.For(t, "the first process of a master", time.Minute, func() error {
 			if len(processes(c.dir, "kube-apiserver")) == 0 {
 				return fmt.Errorf("no kube-apiserver yet")
 			}
