@@ -252,18 +252,9 @@ func (p *lbProcess) bind(c *cli.Context, cluster *config.Cluster) error {
 			}
 		}
 	}
-	inherited, ready, err := lb.Inherited()
+	inherited, from, err := p.inherit()
 	if err != nil {
 		return err
-	}
-	if ready != nil {
-		p.cfg.Successor = true
-		p.cfg.Notify = func(state string) {
-			if state == "READY=1" {
-				ready()
-			}
-			notifySystemd(state)
-		}
 	}
 	var plain *os.File
 	if metrics != "" {
@@ -274,25 +265,46 @@ func (p *lbProcess) bind(c *cli.Context, cluster *config.Cluster) error {
 			return err
 		}
 	}
-	if len(inherited) == 0 {
-		inherited = activation.Files(true)
-	}
 	if len(listen)+len(inherited) == 0 {
 		return exitcode.Errorf(exitcode.Usage, "no address to listen on").WithHint("--listen IP:port, or --from-masters with --name of a master")
 	}
-	if p.cfg.Listeners, err = lb.Listen(c.Context, listen, inherited); errors.Is(err, lb.ErrListenAddress) {
+	var unused []string
+	if p.cfg.Listeners, unused, err = lb.Listen(c.Context, listen, inherited); errors.Is(err, lb.ErrListenAddress) {
 		return exitcode.Errorf(exitcode.Usage, "--listen: %w", err)
 	} else if err != nil {
 		return err
 	}
+	for _, address := range unused {
+		p.log.Warn("a socket is not served: it was handed over, but is not among the addresses to listen on", "address", address,
+			"from", from, "listen", strings.Join(listen, " "), "try", "the same addresses in ListenStream= of the socket unit and in --listen")
+	}
 	if metrics != "" && plain == nil {
-		files, err := lb.Listen(c.Context, []string{metrics}, nil)
+		files, _, err := lb.Listen(c.Context, []string{metrics}, nil)
 		if err != nil {
 			return err
 		}
 		plain = files[0]
 	}
 	return p.keepForSuccessor(plain)
+}
+
+// inherit gets the sockets of a predecessor or else of systemd, and says whose they are.
+func (p *lbProcess) inherit() (sockets []*os.File, from string, err error) {
+	sockets, ready, err := lb.Inherited()
+	if err != nil {
+		return nil, "", err
+	}
+	if ready == nil {
+		return activation.Files(true), "systemd", nil
+	}
+	p.cfg.Successor = true
+	p.cfg.Notify = func(state string) {
+		if state == "READY=1" {
+			ready()
+		}
+		notifySystemd(state)
+	}
+	return sockets, "the predecessor", nil
 }
 
 // keepForSuccessor duplicates the sockets, since the balancer closes its own.

@@ -551,12 +551,9 @@ func TestItselfAsBackendIsRefused(t *testing.T) {
 	ca := newCA(t)
 	for _, listen := range []string{"127.0.0.1:0", ":0"} {
 		f := listener(t, listen)
-		addr, err := boundTo(f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		addr := addressOf(t, f)
 		_, port, _ := net.SplitHostPort(addr)
-		_, err = New(Config{Listeners: []*os.File{f}, Check: quick(ca), Source: Static([]Backend{{Address: "127.0.0.1:" + port}})})
+		_, err := New(Config{Listeners: []*os.File{f}, Check: quick(ca), Source: Static([]Backend{{Address: "127.0.0.1:" + port}})})
 		if err == nil || !strings.Contains(err.Error(), "circle") {
 			t.Errorf("listen on %s: %v", listen, err)
 		}

@@ -254,18 +254,25 @@ func TestInheritedRefusesNonsense(t *testing.T) {
 
 func TestListenTakesInheritedSocket(t *testing.T) {
 	f := listener(t, "127.0.0.1:0")
-	addr, _ := boundTo(f)
+	addr := addressOf(t, f)
 	other := listener(t, "127.0.0.1:0")
-	files, err := Listen(t.Context(), []string{addr}, []*os.File{other, f})
+	unasked := addressOf(t, other)
+	files, unused, err := Listen(t.Context(), []string{addr}, []*os.File{other, f})
 	if err != nil || len(files) != 1 || files[0] != f {
 		t.Fatalf("got %v %v, want the inherited one", files, err)
 	}
 	defer f.Close()
-	if _, err := Listen(t.Context(), []string{addr}, nil); err == nil || !strings.Contains(err.Error(), "in use") {
+	if !slices.Equal(unused, []string{unasked}) {
+		t.Errorf("unused are %q, want %s", unused, unasked)
+	}
+	if _, err := net.Dial("tcp", unasked); err == nil {
+		t.Error("the one that nobody asked for still listens")
+	}
+	if _, _, err := Listen(t.Context(), []string{addr}, nil); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second one on the same address: %v", err)
 	}
 	for _, bad := range []string{"nonsense", "1.2.3.4", "unix:relative", "256.0.0.1:99999", "localhost:6443", ":https", "127.0.0.1:70000"} {
-		if _, err := Listen(t.Context(), []string{bad}, nil); err == nil {
+		if _, _, err := Listen(t.Context(), []string{bad}, nil); err == nil {
 			t.Errorf("%s: no error", bad)
 		}
 	}
@@ -288,49 +295,99 @@ func TestEveryFormOfAddressIsInherited(t *testing.T) {
 		t.Run(tc.before+" then "+tc.after, func(t *testing.T) {
 			f := listener(t, strings.ReplaceAll(tc.before, "PORT", "0"))
 			defer f.Close()
-			bound, err := boundTo(f)
-			if err != nil {
-				t.Fatal(err)
-			}
+			bound := addressOf(t, f)
 			_, port, _ := net.SplitHostPort(bound)
 			with := func(s string) string { return strings.ReplaceAll(s, "PORT", port) }
 			if bound != with(tc.bound) {
 				t.Errorf("bound to %s, want %s", bound, with(tc.bound))
 			}
-			files, err := Listen(t.Context(), []string{with(tc.after)}, []*os.File{f})
+			files, unused, err := Listen(t.Context(), []string{with(tc.after)}, []*os.File{f})
+			if len(unused) != 0 {
+				t.Errorf("unused: %q", unused)
+			}
 			if err != nil || len(files) != 1 || files[0] != f {
 				t.Errorf("got %v %v, want the inherited one", files, err)
 			}
 		})
 	}
-	// Each of two takes its own.
-	v4 := listener(t, "0.0.0.0:0")
-	defer v4.Close()
-	addr, _ := boundTo(v4)
-	_, port, _ := net.SplitHostPort(addr)
-	v6, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp6", "[::]:"+port)
+}
+
+// A socket that is IPv6 alone (BindIPv6Only=ipv6-only in the socket unit) serves no
+// IPv4: who wants that gets a second one.
+func TestIPv6AloneIsNotBoth(t *testing.T) {
+	for _, tc := range []struct {
+		listen   string
+		v4too    bool // there is one to inherit
+		families string
+		unused   int
+	}{
+		{listen: "[::]:PORT", families: "6"},
+		{listen: "[::]:PORT", v4too: true, families: "6", unused: 1},
+		{listen: "[::]:PORT 0.0.0.0:PORT", families: "64"},
+		{listen: "[::]:PORT 0.0.0.0:PORT", v4too: true, families: "64"},
+		{listen: "0.0.0.0:PORT", families: "4", unused: 1},
+		{listen: "0.0.0.0:PORT", v4too: true, families: "4", unused: 1},
+		{listen: ":PORT", families: "64"},
+		{listen: ":PORT", v4too: true, families: "64"},
+	} {
+		t.Run(fmt.Sprintf("%s v4=%v", tc.listen, tc.v4too), func(t *testing.T) {
+			six, port := ipv6Alone(t)
+			inherited := []*os.File{six}
+			if tc.v4too {
+				inherited = []*os.File{listener(t, "0.0.0.0:"+port), six}
+			}
+			files, unused, err := Listen(t.Context(), strings.Fields(strings.ReplaceAll(tc.listen, "PORT", port)), inherited)
+			if err != nil || len(unused) != tc.unused {
+				t.Errorf("unused %q, %v", unused, err)
+			}
+			families := ""
+			for _, f := range files {
+				own, err := addressesOf([]*os.File{f})
+				switch {
+				case err != nil:
+					t.Error(err)
+				case own.has("127.0.0.1:"+port) && own.has("[::1]:"+port):
+					families += "both"
+				case own.has("127.0.0.1:" + port):
+					families += "4"
+				case own.has("[::1]:" + port):
+					families += "6"
+				}
+				if is := addressOf(t, f); is == "[::]:"+port && f != six {
+					t.Errorf("%s is not the inherited one", is)
+				}
+				_ = f.Close()
+			}
+			if families != tc.families {
+				t.Errorf("sockets of IP versions %s, want %s", families, tc.families)
+			}
+		})
+	}
+}
+
+// ipv6Alone is a socket on [::] without IPv4, and its port.
+func ipv6Alone(t *testing.T) (*os.File, string) {
+	t.Helper()
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(t.Context(), "tcp6", "[::]:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v6.Close()
-	six, err := v6.(*net.TCPListener).File()
+	defer ln.Close()
+	f, err := ln.(*net.TCPListener).File()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer six.Close()
-	if files, err := Listen(t.Context(), []string{"[::]:" + port, addr}, []*os.File{v4, six}); err != nil || !slices.Equal(files, []*os.File{six, v4}) {
-		t.Errorf("got %v %v", files, err)
-	}
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	return f, port
 }
 
 func TestTakeInherited(t *testing.T) {
 	front, metrics := listener(t, "127.0.0.1:0"), listener(t, "127.0.0.1:0")
 	defer front.Close()
 	defer metrics.Close()
-	addr, err := boundTo(metrics)
-	if err != nil {
-		t.Fatal(err)
-	}
+	addr := addressOf(t, metrics)
 	taken, rest, err := TakeInherited(addr, []*os.File{metrics, front})
 	if err != nil || taken != metrics || len(rest) != 1 || rest[0] != front {
 		t.Errorf("got %v, %v, %v", taken, rest, err)
@@ -348,7 +405,7 @@ func TestTakeInherited(t *testing.T) {
 func TestListenUnix(t *testing.T) {
 	path := "unix:" + t.TempDir() + "/s"
 	first := listener(t, path)
-	if _, err := Listen(t.Context(), []string{path}, nil); err == nil || !strings.Contains(err.Error(), "another process serves there") {
+	if _, _, err := Listen(t.Context(), []string{path}, nil); err == nil || !strings.Contains(err.Error(), "another process serves there") {
 		t.Errorf("a live socket: %v", err)
 	}
 	_ = first.Close() // the file stays, as after a crash
@@ -358,15 +415,11 @@ func TestListenUnix(t *testing.T) {
 
 func listenerCopy(t *testing.T, f *os.File) *os.File {
 	t.Helper()
-	a, err := boundTo(f)
-	if err != nil {
-		t.Fatal(err)
-	}
 	fd, err := dup(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return os.NewFile(uintptr(fd), a)
+	return os.NewFile(uintptr(fd), addressOf(t, f))
 }
 
 func echoServer(t *testing.T) string {

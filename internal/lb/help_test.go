@@ -252,11 +252,20 @@ func quick(ca *testCA) Check {
 
 func listener(tb testing.TB, addr string) *os.File {
 	tb.Helper()
-	files, err := Listen(tb.Context(), []string{addr}, nil)
+	files, _, err := Listen(tb.Context(), []string{addr}, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return files[0]
+}
+
+func addressOf(tb testing.TB, f *os.File) string {
+	tb.Helper()
+	at, err := boundTo(f)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return at.address
 }
 
 func newRig(tb testing.TB, ca *testCA, cfg Config) *rig {
@@ -278,7 +287,7 @@ func newRig(tb testing.TB, ca *testCA, cfg Config) *rig {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &rig{Balancer: b, tb: tb, addr: b.own[0], ca: ca}
+	r := &rig{Balancer: b, tb: tb, addr: b.own[0].address, ca: ca}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()

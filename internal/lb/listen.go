@@ -19,23 +19,21 @@ var ErrListenAddress = errors.New("want IP:port, :port or unix:/PATH")
 
 // Listen returns listening sockets for the addresses (IP:port, :port or
 // unix:PATH): an inherited one where it is bound to that address, a new one
-// else. 0.0.0.0:port is IPv4 alone, :port and [::]:port are both families. Without addresses it returns the inherited ones. What is inherited and
-// not asked for is closed.
-func Listen(ctx context.Context, addrs []string, inherited []*os.File) (files []*os.File, err error) {
+// else. 0.0.0.0:port is IPv4 alone, :port and [::]:port are both families, except
+// that [::]:port takes an inherited socket that is IPv6 alone as it is. Without addresses it returns
+// the inherited ones. What is inherited and not asked for is closed; unused says where it was bound.
+func Listen(ctx context.Context, addrs []string, inherited []*os.File) (files []*os.File, unused []string, err error) {
 	if len(addrs) == 0 {
-		return inherited, nil
+		return inherited, nil, nil
 	}
-	have := map[string]*os.File{}
-	for _, f := range inherited {
-		a, err := boundTo(f)
-		if err != nil {
-			return nil, fmt.Errorf("inherited socket %s: %w", f.Name(), err)
-		}
-		have[a] = f
+	have, err := boundSockets(inherited)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer func() {
-		for _, f := range have {
-			_ = f.Close()
+		for _, s := range have {
+			unused = append(unused, s.at.String())
+			_ = s.Close()
 		}
 		if err != nil {
 			for _, f := range files {
@@ -43,22 +41,23 @@ func Listen(ctx context.Context, addrs []string, inherited []*os.File) (files []
 			}
 		}
 	}()
-	for _, addr := range addrs {
-		want, err := parseListen(addr)
-		if err != nil {
-			return files, err
-		}
-		if f := want.takeFrom(have); f != nil {
-			files = append(files, f)
-			continue
-		}
-		f, err := want.listen(ctx)
-		if err != nil {
-			return files, err
-		}
-		files = append(files, f)
+	wants, err := parseAll(addrs)
+	if err != nil {
+		return nil, nil, err
 	}
-	return files, nil
+	for i := 0; i < len(wants); i++ {
+		s := wants[i].takeFrom(&have)
+		if s.File == nil {
+			if s.File, err = wants[i].listen(ctx); err != nil {
+				return files, nil, err
+			}
+		}
+		files = append(files, s.File)
+		if s.at.v6only && wants[i].v4 != nil { // last, so that who names it comes first
+			wants = append(wants, *wants[i].v4)
+		}
+	}
+	return files, nil, nil
 }
 
 // TakeInherited takes the socket that is bound to addr out of those inherited; the
@@ -68,23 +67,61 @@ func TakeInherited(addr string, inherited []*os.File) (taken *os.File, rest []*o
 	if err != nil {
 		return nil, inherited, err
 	}
-	have := map[string]*os.File{}
-	for _, f := range inherited {
-		bound, err := boundTo(f)
-		if err != nil {
-			return nil, inherited, fmt.Errorf("inherited socket %s: %w", f.Name(), err)
-		}
-		have[bound] = f
+	have, err := boundSockets(inherited)
+	if err != nil {
+		return nil, inherited, err
 	}
-	taken = want.takeFrom(have)
+	taken = want.takeFrom(&have).File
 	rest = slices.DeleteFunc(slices.Clone(inherited), func(f *os.File) bool { return f == taken })
 	return taken, rest, nil
 }
 
+// endpoint is where a listening socket is bound.
+type endpoint struct {
+	address string // IP:port or unix:PATH
+	v6only  bool   // the address is [::], and IPv4 does not come in there
+}
+
+func (e endpoint) String() string {
+	if e.v6only {
+		return e.address + " (IPv6 only)"
+	}
+	return e.address
+}
+
+// boundSocket is a listening socket and where it is bound.
+type boundSocket struct {
+	*os.File
+	at endpoint
+}
+
+func boundSockets(files []*os.File) (all []boundSocket, err error) {
+	for _, f := range files {
+		at, err := boundTo(f)
+		if err != nil {
+			return nil, fmt.Errorf("inherited socket %s: %w", f.Name(), err)
+		}
+		all = append(all, boundSocket{f, at})
+	}
+	return all, nil
+}
+
 // listenAddress is an address to listen on.
 type listenAddress struct {
-	network, address string   // for net.Listen
-	bound            []string // what boundTo says of sockets that serve it, the best one first
+	network, address string         // for net.Listen
+	bound            []endpoint     // where sockets are bound that serve it, the best one first
+	v4               *listenAddress // what it wants beside a socket that is IPv6 alone; nil: nothing
+}
+
+func parseAll(addrs []string) (all []listenAddress, err error) {
+	for _, addr := range addrs {
+		a, err := parseListen(addr)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, nil
 }
 
 // parseListen reads IP:port, :port, *:port or unix:/PATH. Host names are refused: what
@@ -95,13 +132,14 @@ func parseListen(addr string) (listenAddress, error) {
 		if !strings.HasPrefix(path, "/") {
 			return listenAddress{}, wrong
 		}
-		return listenAddress{"unix", path, []string{addr}}, nil
+		return listenAddress{network: "unix", address: path, bound: []endpoint{{address: addr}}}, nil
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return listenAddress{}, wrong
 	}
-	if host == "" || host == "*" {
+	both := host == "" || host == "*"
+	if both {
 		host = "::"
 	}
 	ip, err1 := netip.ParseAddr(host)
@@ -109,31 +147,40 @@ func parseListen(addr string) (listenAddress, error) {
 	if err1 != nil || err2 != nil {
 		return listenAddress{}, wrong
 	}
-	at := func(ip netip.Addr) string { return netip.AddrPortFrom(ip.WithZone(""), uint16(n)).String() }
+	at := func(ip netip.Addr) endpoint {
+		return endpoint{address: netip.AddrPortFrom(ip.WithZone(""), uint16(n)).String()}
+	}
 	var (
 		v4   = at(netip.IPv4Unspecified())
-		both = at(netip.IPv6Unspecified())
+		dual = at(netip.IPv6Unspecified())
+		v6   = endpoint{address: dual.address, v6only: true}
+		four = listenAddress{network: "tcp4", address: v4.address, bound: []endpoint{v4, dual}}
 	)
 	switch ip = ip.Unmap(); {
+	case ip == netip.IPv4Unspecified():
+		return four, nil
 	case ip == netip.IPv6Unspecified():
 		// Without a host Go serves both families, or IPv4 where the kernel has no IPv6.
-		return listenAddress{"tcp", ":" + port, []string{both, v4}}, nil
-	case ip == netip.IPv4Unspecified():
-		return listenAddress{"tcp4", v4, []string{v4, both}}, nil
+		a := listenAddress{network: "tcp", address: ":" + port, bound: []endpoint{dual, v6, v4}}
+		if both {
+			a.v4 = &four
+		}
+		return a, nil
 	}
-	return listenAddress{"tcp", netip.AddrPortFrom(ip, uint16(n)).String(), []string{at(ip)}}, nil
+	return listenAddress{network: "tcp", address: netip.AddrPortFrom(ip, uint16(n)).String(), bound: []endpoint{at(ip)}}, nil
 }
 
-// takeFrom takes the socket that serves a out of have, by where they are bound; nil
-// if there is none.
-func (a listenAddress) takeFrom(have map[string]*os.File) *os.File {
-	for _, bound := range a.bound {
-		if f := have[bound]; f != nil {
-			delete(have, bound)
-			return f
+// takeFrom takes the socket that serves a out of have, by where they are bound; one
+// without a file if there is none.
+func (a listenAddress) takeFrom(have *[]boundSocket) boundSocket {
+	for _, at := range a.bound {
+		if i := slices.IndexFunc(*have, func(s boundSocket) bool { return s.at == at }); i >= 0 {
+			s := (*have)[i]
+			*have = slices.Delete(*have, i, i+1)
+			return s
 		}
 	}
-	return nil
+	return boundSocket{}
 }
 
 func (a listenAddress) listen(ctx context.Context) (*os.File, error) {
@@ -162,21 +209,30 @@ func (a listenAddress) listen(ctx context.Context) (*os.File, error) {
 	return f, nil
 }
 
-// boundTo is the address that a listening socket is bound to.
-func boundTo(f *os.File) (string, error) {
+// boundTo is where a listening socket is bound.
+func boundTo(f *os.File) (endpoint, error) {
 	sa, err := unix.Getsockname(int(f.Fd()))
 	if err != nil {
-		return "", fmt.Errorf("read the address of a socket: %w", err)
+		return endpoint{}, fmt.Errorf("read the address of a socket: %w", err)
 	}
 	switch a := sa.(type) {
 	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String(), nil
+		return endpoint{address: netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()}, nil
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port)).String(), nil
+		ip := netip.AddrFrom16(a.Addr).Unmap()
+		e := endpoint{address: netip.AddrPortFrom(ip, uint16(a.Port)).String()}
+		if ip == netip.IPv6Unspecified() { // any other address is of one family anyway
+			only, err := unix.GetsockoptInt(int(f.Fd()), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+			if err != nil {
+				return endpoint{}, fmt.Errorf("read whether a socket is IPv6 alone: %w", err)
+			}
+			e.v6only = only != 0
+		}
+		return e, nil
 	case *unix.SockaddrUnix:
-		return "unix:" + a.Name, nil
+		return endpoint{address: "unix:" + a.Name}, nil
 	}
-	return "", fmt.Errorf("socket of an unknown family: %T", sa)
+	return endpoint{}, fmt.Errorf("socket of an unknown family: %T", sa)
 }
 
 // detach takes the descriptor out of f, which is closed.
@@ -197,7 +253,7 @@ func dup(f *os.File) (int, error) {
 }
 
 // ownAddresses are where this balancer listens; a backend there would be a loop.
-type ownAddresses []string
+type ownAddresses []endpoint
 
 func addressesOf(files []*os.File) (own ownAddresses, err error) {
 	for _, f := range files {
@@ -213,19 +269,26 @@ func addressesOf(files []*os.File) (own ownAddresses, err error) {
 	return own, nil
 }
 
-func (own ownAddresses) String() string { return strings.Join(own, ", ") }
+func (own ownAddresses) String() string { return strings.Join(own.texts(), ", ") }
+
+func (own ownAddresses) texts() (all []string) {
+	for _, at := range own {
+		all = append(all, at.String())
+	}
+	return all
+}
 
 // has says whether connections to address would come back here.
 func (own ownAddresses) has(address string) bool {
 	ap, err := netip.ParseAddrPort(address)
 	for _, o := range own {
-		if o == address {
+		if o.address == address {
 			return true
 		}
-		oap, oerr := netip.ParseAddrPort(o)
-		if err == nil && oerr == nil && oap.Port() == ap.Port() && oap.Addr().IsUnspecified() && isLocal(ap.Addr()) {
-			if oap.Addr().Is4() && !ap.Addr().Unmap().Is4() {
-				continue // 0.0.0.0 is IPv4 alone
+		at, oerr := netip.ParseAddrPort(o.address)
+		if err == nil && oerr == nil && at.Port() == ap.Port() && at.Addr().IsUnspecified() && isLocal(ap.Addr()) {
+			if v4 := ap.Addr().Unmap().Is4(); v4 && o.v6only || !v4 && at.Addr().Is4() {
+				continue // the other family
 			}
 			return true
 		}

@@ -196,10 +196,7 @@ func TestNamesAreResolvedAgain(t *testing.T) {
 func TestNameThatLeadsBackIsLeftOut(t *testing.T) {
 	ca := newCA(t)
 	f := listener(t, "127.0.0.1:0")
-	addr, err := boundTo(f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	addr := addressOf(t, f)
 	_, port, _ := net.SplitHostPort(addr)
 	newAPIServerAt(t, ca, "b", "127.0.0.2:"+port)
 	dns, resolver := newDNS(t)

@@ -65,7 +65,7 @@ type Probe struct {
 func (b *Balancer) Status() Status {
 	s := Status{
 		Name: b.cfg.Name, Version: version.String(), PID: os.Getpid(), Started: b.started,
-		Listen: b.own, Ready: true, Check: string(b.cfg.Check.Kind), ListFrom: "source",
+		Listen: b.own.texts(), Ready: true, Check: string(b.cfg.Check.Kind), ListFrom: "source",
 		Counts: b.engine.Stats(), MaxConns: b.engine.MaxConns(), Moved: b.moved.Load(),
 	}
 	if err := b.Ready(); err != nil {
