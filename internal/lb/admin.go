@@ -16,6 +16,10 @@ import (
 // ErrAdminTaken is returned by New and Run when another balancer answers on the admin socket.
 var ErrAdminTaken = errors.New("another balancer serves there")
 
+// aloneTimeout is how long a balancer whose socket accepts may take to say that it is
+// stopping; one that is silent may serve.
+const aloneTimeout = 2 * time.Second
+
 // ErrNoBackend is returned when no backend has the given name or address.
 var ErrNoBackend = errors.New("no such backend")
 
@@ -105,23 +109,25 @@ func (b *Balancer) SetBackends(list []Backend) error {
 	return nil
 }
 
-// alone refuses to work beside another balancer with the same admin socket, unless it
-// is this one's predecessor.
+// alone refuses to work beside another balancer with the same admin socket, unless that
+// is this one's predecessor, or accepts nothing more.
 func (b *Balancer) alone() error {
 	if b.cfg.AdminSocket == "" || b.cfg.Successor {
 		return nil
 	}
-	c, err := net.Dial("unix", b.cfg.AdminSocket)
-	if err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), aloneTimeout)
+	defer cancel()
+	s, err := NewClient(b.cfg.AdminSocket).Status(ctx)
+	var failed *net.OpError
+	if nobody := errors.As(err, &failed) && failed.Op == "dial"; nobody || err == nil && s.Stopping {
 		return nil
 	}
-	_ = c.Close()
 	return fmt.Errorf("admin socket %s: %w", b.cfg.AdminSocket, ErrAdminTaken)
 }
 
 // listenAdmin binds the admin socket: made beside its place and renamed over it,
 // so that there is never a moment without one and a dead one is no hindrance. One
-// that lives is replaced by a successor only.
+// that lives is replaced by a successor only, or when it is stopping.
 func (b *Balancer) listenAdmin() (net.Listener, error) {
 	path := b.cfg.AdminSocket
 	if path == "" {

@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
+	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestAdminRequests(t *testing.T) {
@@ -89,5 +92,85 @@ func TestAdminSocketIsReplaced(t *testing.T) {
 	first.stop()
 	if got := name(); got != "second" {
 		t.Errorf("after the first ended: %s", got)
+	}
+}
+
+// One that accepts nothing more, but whose last connection is not over, is in nobody's way: a new
+// one may listen at its address, with its admin socket, and keeps its list where the old one did.
+func TestStartWhileTheOldOneFinishes(t *testing.T) {
+	ca, s := three(t)
+	dir := t.TempDir()
+	path, state, list := filepath.Join(dir, "lb.sock"), filepath.Join(dir, "backends.json"), filepath.Join(dir, "list")
+	writeFile(t, list, s[0].addr+",name=a\n")
+	status := func() Status {
+		st, _ := NewClient(path).Status(context.Background())
+		return st
+	}
+	mute := badServer(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c); _ = c.Close() })
+	old := newRig(t, ca, Config{
+		Source: Static([]Backend{{Name: "mute", Address: mute}}), Check: Check{Kind: CheckTCP}, DrainTimeout: time.Hour,
+		AdminSocket: path, Name: "old", StateFile: state, SourceName: "old",
+	})
+	old.until("mute", "ready")
+	c, err := net.Dial("tcp", old.addr) // busy: it has asked and got no answer
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "question"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the connection", func() bool { return old.backend("mute").BytesUp > 0 })
+	if st := status(); st.Stopping || st.Name != "old" {
+		t.Errorf("before it stops: %+v", st)
+	}
+	stopped := make(chan struct{})
+	go func() { old.stop(); close(stopped) }()
+	eventually(t, "it to say that it stops", func() bool { return status().Stopping })
+	if st := status(); st.Ready || st.Why != "stopping" {
+		t.Errorf("it is ready, %v, and says %q", st.Ready, st.Why)
+	}
+
+	cfg := Config{AdminSocket: path, Name: "new", StateFile: state, SourceName: "new", Source: File(list), Check: quick(ca), Listeners: files(listener(t, old.addr))}
+	r := newRig(t, ca, cfg)
+	r.until("a", "ready")
+	if got := r.names(3); got["a"] != 3 {
+		t.Errorf("answers: %v", got)
+	}
+	if err := old.SetBackends([]Backend{{Name: "b", Address: s[1].addr}}); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := loadList(state, "new"); err != nil || kept.Backends[0].Name != "a" {
+		t.Errorf("the kept list is %+v, %v", kept, err)
+	}
+	cfg.Listeners = files(listener(t, "127.0.0.1:0"))
+	if _, err := New(cfg); !errors.Is(err, ErrAdminTaken) {
+		t.Errorf("a third one: %v", err)
+	}
+	select {
+	case <-stopped:
+		t.Error("the old one has ended with a connection open")
+	default:
+	}
+	_ = c.Close()
+	<-stopped
+	if got := status().Name; got != "new" {
+		t.Errorf("%q answers", got)
+	}
+}
+
+// One that does not answer may serve all the same.
+func TestSilentOwnerOfTheAdminSocketIsRespected(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lb.sock")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, err = New(Config{
+		Listeners: files(listener(t, "127.0.0.1:0")), Source: Static([]Backend{{Address: "127.0.0.1:1"}}), Check: Check{Kind: CheckNone}, AdminSocket: path,
+	})
+	if !errors.Is(err, ErrAdminTaken) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -38,7 +38,6 @@ type Balancer struct {
 	returned time.Time        // when a backend last returned; rebalancing follows
 	serving  bool             // a backend is usable
 	override Source           // from the admin API
-	closed   bool
 
 	probers    errgroup.Group
 	runProbers context.Context // set by Run; nil before
@@ -47,6 +46,7 @@ type Balancer struct {
 	refused    refusal       // the control loop's
 	troubled   chan struct{}
 	handedOver atomic.Bool
+	stopping   atomic.Bool  // it accepts nothing more
 	ticked     atomic.Int64 // unix nanoseconds of the last tick
 	moved      atomic.Int64 // connections ended by rebalancing
 }
@@ -140,6 +140,7 @@ func (b *Balancer) finish(ctx context.Context) {
 		b.cfg.Notify("STOPPING=1")
 	}
 	b.engine.StopAccepting()
+	b.stopping.Store(true)
 	b.log.Info("load balancer stops", "connections", b.engine.Open())
 	began := time.Now()
 	deadline := time.NewTimer(b.cfg.DrainTimeout)
@@ -195,11 +196,11 @@ func (b *Balancer) Reload() {
 
 // Ready returns nil when at least one backend is ready, and else why not.
 func (b *Balancer) Ready() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
+	if b.stopping.Load() {
 		return errors.New("stopping")
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	now := time.Now()
 	for _, m := range b.members {
 		if m.usable(now) {

@@ -25,9 +25,6 @@ func (b *Balancer) control(ctx context.Context) error {
 		b.ticked.Store(time.Now().UnixNano())
 		select {
 		case <-ctx.Done():
-			b.mu.Lock()
-			b.closed = true
-			b.mu.Unlock()
 			return nil
 		case <-b.reload:
 			b.follow(ctx, true)

@@ -157,7 +157,7 @@ func (b *Balancer) adoptLocked(list []Backend) {
 	}
 	b.index()
 	b.refresh(now)
-	if b.cfg.StateFile != "" && !b.kept {
+	if b.cfg.StateFile != "" && !b.kept && !b.stopping.Load() { // it may be another one's by then
 		if err := saveList(b.cfg.StateFile, savedList{Saved: now, Source: b.cfg.SourceName, Backends: list, Addresses: b.addresses(list)}); err != nil {
 			b.log.Error("list of backends not kept on disk", "err", err)
 		}

@@ -20,6 +20,7 @@ type Status struct {
 	Listen   []string        `json:"listen"`
 	Ready    bool            `json:"ready"`               // at least one backend is ready
 	Why      string          `json:"why,omitempty"`       // when not ready
+	Stopping bool            `json:"stopping"`            // accepts nothing more, its last connections finish
 	Check    string          `json:"check"`               // https, tcp or none
 	ListFrom string          `json:"listFrom"`            // "source", or "disk" while the source has given none yet
 	ListErr  string          `json:"listError,omitempty"` // why the source's newest list is not in force
@@ -66,7 +67,7 @@ func (b *Balancer) Status() Status {
 	s := Status{
 		Name: b.cfg.Name, Version: version.String(), PID: os.Getpid(), Started: b.started,
 		Listen: b.own.texts(), Ready: true, Check: string(b.cfg.Check.Kind), ListFrom: "source",
-		Counts: b.engine.Stats(), MaxConns: b.engine.MaxConns(), Moved: b.moved.Load(),
+		Counts: b.engine.Stats(), MaxConns: b.engine.MaxConns(), Moved: b.moved.Load(), Stopping: b.stopping.Load(),
 	}
 	if err := b.Ready(); err != nil {
 		s.Ready, s.Why = false, err.Error()
