@@ -46,9 +46,10 @@ type Balancer struct {
 	refused    refusal       // the control loop's
 	troubled   chan struct{}
 	handedOver atomic.Bool
-	stopping   atomic.Bool  // it accepts nothing more
-	ticked     atomic.Int64 // unix nanoseconds of the last tick
-	moved      atomic.Int64 // connections ended by rebalancing
+	stopping   atomic.Bool   // it accepts nothing more
+	allAsked   chan struct{} // closed when each backend's first probe is over
+	ticked     atomic.Int64  // unix nanoseconds of the last tick
+	moved      atomic.Int64  // connections ended by rebalancing
 }
 
 // New makes a balancer: it reads the list of backends (the one kept on disk if
@@ -62,7 +63,7 @@ func New(cfg Config) (*Balancer, error) {
 		cfg: cfg, log: cfg.Logger, started: time.Now(),
 		pool:    pool.New[*dataplane.Target](cfg.Algorithm),
 		members: map[string]*member{}, drains: map[string]bool{}, names: map[string]*name{},
-		reload: make(chan struct{}, 1), lookUp: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
+		reload: make(chan struct{}, 1), lookUp: make(chan struct{}, 1), troubled: make(chan struct{}, 1), allAsked: make(chan struct{}),
 	}
 	b.ticked.Store(b.started.UnixNano()) // it lives before the control loop's first turn
 	b.byTarget.Store(&map[*dataplane.Target]*member{})
@@ -98,7 +99,8 @@ func New(cfg Config) (*Balancer, error) {
 }
 
 // Run serves until ctx ends, then lets connections finish for DrainTimeout and
-// returns nil. READY=1 is notified once connections are accepted.
+// returns nil. Connections are accepted at once; READY=1 is notified after the first
+// round of probes, or after Check.Timeout when that takes longer.
 func (b *Balancer) Run(ctx context.Context) error {
 	admin, err := b.listenAdmin()
 	if err != nil {
@@ -119,9 +121,9 @@ func (b *Balancer) Run(ctx context.Context) error {
 	if b.cfg.Watchdog > 0 {
 		g.Go(func() error { return b.pingWatchdog(life) })
 	}
-	b.cfg.Notify("READY=1")
 	b.log.Info("load balancer serves", "listen", b.own.String())
 	g.Go(func() error {
+		b.announce(ctx, life, min(b.cfg.Check.Timeout, announceMost))
 		select {
 		case <-ctx.Done():
 			b.finish(life)
@@ -132,6 +134,30 @@ func (b *Balancer) Run(ctx context.Context) error {
 	})
 	err = g.Wait()
 	return errors.Join(err, b.probers.Wait())
+}
+
+// announceMost bounds how long READY=1 may wait for probes: a predecessor, and the
+// service manager, wait for it.
+const announceMost = 10 * time.Second
+
+// announce notifies READY=1 when it is known which backends are ready, so that who
+// waited for a restart does not find a balancer without any; at most after so long, and
+// not at all when it is told to stop before.
+func (b *Balancer) announce(ctx, life context.Context, most time.Duration) {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	b.mu.Lock()
+	b.noteAsked() // there may be nobody to ask
+	b.mu.Unlock()
+	select {
+	case <-b.allAsked:
+	case <-timer.C:
+	case <-ctx.Done():
+		return
+	case <-life.Done():
+		return
+	}
+	b.cfg.Notify("READY=1")
 }
 
 // finish stops accepting and waits until the connections have ended.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -442,6 +443,98 @@ func TestRebalancesAfterReturn(t *testing.T) {
 	}
 }
 
+// told collects what a balancer tells its service manager.
+type told struct {
+	mu     sync.Mutex
+	states []string
+}
+
+func (s *told) notify(state string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.states = append(s.states, state)
+}
+
+func (s *told) all() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.states, " ")
+}
+
+// The service manager hears that it is ready when it is known which backends are.
+func TestReadyIsToldAfterTheFirstProbes(t *testing.T) {
+	ca, s := three(t)
+	s[1].kill()           // refused is an answer too
+	s[2].hung.Store(true) // silent until further notice
+	check := quick(ca)
+	check.Timeout = 2 * announceMost
+	check.Every = check.Timeout / 20
+	var told told
+	r := newRig(t, ca, Config{Source: sourceOf(s[:]...), Check: check, Notify: told.notify})
+	r.until("a", "ready")
+	eventually(t, "b's and c's first probes", func() bool { return r.backend("b").Probe.Failures > 0 && s[2].asks.Load() > 0 })
+	if got := told.all(); got != "" {
+		t.Errorf("it says %s while c is being asked", got)
+	}
+	if got := r.names(3); got["a"] != 3 { // newcomers are served all the same
+		t.Errorf("answers: %v", got)
+	}
+	s[2].hung.Store(false)
+	eventually(t, "it to be ready", func() bool { return told.all() == "READY=1" })
+	if r.backend("c").Probe.At.IsZero() {
+		t.Error("c's probe was not waited for")
+	}
+	asks := s[0].asks.Load()
+	eventually(t, "more probes", func() bool { return s[0].asks.Load() > asks+1 })
+	if got := told.all(); got != "READY=1" {
+		t.Errorf("it says %s", got)
+	}
+}
+
+// Backends that are silent, or a name without an address, do not hold a start up; and one that is
+// stopped before it was ready never says that it is.
+func TestReadyIsToldWithoutAnyBackend(t *testing.T) {
+	ca, s := three(t)
+	s[0].ln.freeze()
+	defer s[0].ln.unfreeze()
+	var silent told
+	r := newRig(t, ca, Config{Source: sourceOf(s[0]), Check: seldom(ca), Notify: silent.notify})
+	eventually(t, "it to be ready", func() bool { return silent.all() == "READY=1" })
+	if r.Ready() == nil {
+		t.Error("the silent one is ready")
+	}
+
+	_, resolver := newDNS(t) // which fails
+	var unknown told
+	never := seldom(ca)
+	never.Timeout = time.Hour
+	newRig(t, ca, Config{Source: Static([]Backend{{Address: "api.example.test:1"}}), Resolver: resolver, Check: never, Notify: unknown.notify})
+	eventually(t, "it to be ready", func() bool { return unknown.all() == "READY=1" })
+
+	var stopped told
+	r = newRig(t, ca, Config{Source: sourceOf(s[0]), Check: never, Notify: stopped.notify})
+	asks := r.ticked.Load()
+	eventually(t, "it to run", func() bool { return r.ticked.Load() > asks })
+	r.stop()
+	if got := stopped.all(); got != "STOPPING=1" {
+		t.Errorf("it said %s", got)
+	}
+
+	// However long a probe may take.
+	var late told
+	b, err := New(Config{Listeners: files(listener(t, "127.0.0.1:0")), Source: sourceOf(s[0]), Check: never, Notify: late.notify})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.engine.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	b.announce(ctx, ctx, time.Millisecond)
+	if got := late.all(); got != "READY=1" {
+		t.Errorf("it said %q", got)
+	}
+}
+
 func TestStopFinishesRequests(t *testing.T) {
 	ca, s := three(t)
 	var mu sync.Mutex
@@ -459,10 +552,16 @@ func TestStopFinishesRequests(t *testing.T) {
 	eventually(t, "a watchdog ping", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return len(states) > 1
+		return slices.Contains(states, "WATCHDOG=1") && slices.Contains(states, "READY=1")
 	})
 	r.stop() // the quiet connection does not hold it up
-	if states[0] != "READY=1" || states[1] != "WATCHDOG=1" || states[len(states)-1] == "READY=1" {
+	var once []string
+	for _, s := range states {
+		if s != "WATCHDOG=1" {
+			once = append(once, s)
+		}
+	}
+	if got := strings.Join(once, " "); got != "READY=1 STOPPING=1" || !slices.Contains(states, "WATCHDOG=1") {
 		t.Errorf("notified %v", states)
 	}
 	if _, err := net.Dial("tcp", r.addr); err == nil {

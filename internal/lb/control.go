@@ -52,6 +52,7 @@ func (b *Balancer) observed(m *member, r probe.Result) {
 		r.Answer, r.Why = pool.Red, r.Why+", but it still answers its clients"
 	}
 	m.last, m.lastAt = r, now
+	defer b.noteAsked()
 	if r.Answer == pool.OK {
 		m.failures, m.good = 0, now
 	} else {
@@ -77,6 +78,20 @@ func (b *Balancer) observed(m *member, r probe.Result) {
 	}
 	m.cutLater = m.cutLater || ch.Cut
 	b.refresh(now)
+}
+
+// noteAsked closes allAsked when no backend's first probe is under way any more.
+func (b *Balancer) noteAsked() {
+	for _, m := range b.members {
+		if m.removed.IsZero() && m.lastAt.IsZero() {
+			return
+		}
+	}
+	select {
+	case <-b.allAsked:
+	default:
+		close(b.allAsked)
+	}
 }
 
 // returns notes that m is ready. The first ready backends of a new balancer
