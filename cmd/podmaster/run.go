@@ -115,7 +115,7 @@ func build(c *cli.Context, e *env, o *options) (p *podmaster, err error) {
 	if err != nil {
 		return p, usage("%w", err)
 	}
-	spread := &singleton.Spread{}
+	spread := singleton.NewSpread(p.client, lock, o.whoami)
 	o.lease.Lock, o.lease.Logger, o.lease.Delay = lock, o.log, spread.Delay
 	if o.history != "" {
 		if p.history, err = history.Open(o.history); err != nil {

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,9 +45,12 @@ type Config struct {
 	// YieldFor is how long the others give way to a candidate that a release
 	// names; one that handed over stays behind for twice that. Default TTL.
 	YieldFor time.Duration
-	// Delay is waited before a free lock is taken; called at each try. It spreads
-	// several singletons over the candidates. nil: none.
-	Delay func() time.Duration
+	// Delay is asked once each time the lock is there for any candidate, as rec shows
+	// it: ended, or expired by now. It returns how long from the call on to leave the
+	// lock to others, and must itself return soon: the lock is not taken before. It
+	// spreads several singletons over the candidates, and is not asked when the lock was
+	// released, or ordered, to this one. nil: no delay.
+	Delay func(ctx context.Context, rec Record) time.Duration
 
 	// Once ends Run with ErrLost after a lost term, and after one that was left to
 	// expire because its end is not confirmed, instead of campaigning again.

@@ -7,7 +7,6 @@ type self struct {
 	id, name string
 	maxSkew  float64
 	yieldFor time.Duration
-	delay    time.Duration // before taking a free lock
 	behind   time.Duration // own clock: stay behind until then (after a hand-over)
 }
 
@@ -21,6 +20,8 @@ type sight struct {
 	before  Record        // what it was, valid when lost
 	heard   bool          // a holder renewed or took since this campaign began
 	started bool
+	asked   bool          // how long to leave the lock to others, since the record last changed
+	leave   time.Duration // until when; valid if asked
 }
 
 // see takes note of a record that was read by now. Older records change nothing.
@@ -30,7 +31,7 @@ func (s sight) see(rec Record, now time.Duration) sight {
 	}
 	old := s.rec
 	if rec.Order != old.Order {
-		s.orderAt = now
+		s.orderAt, s.asked = now, false
 	}
 	switch {
 	case !s.started:
@@ -39,9 +40,9 @@ func (s sight) see(rec Record, now time.Duration) sight {
 		// Deleted behind the holder's back: records of ours are never deleted, ended
 		// or not. That is no release, and there may have been terms that were not
 		// seen; whoever holds must find out, or run out of time.
-		s.lost, s.before, s.at, s.heard = true, old, now, false
+		s.lost, s.before, s.at, s.heard, s.asked = true, old, now, false, false
 	case rec.Token != old.Token || rec.Beat != old.Beat || rec.Ended != old.Ended:
-		s.at, s.freeAt = now, now
+		s.at, s.freeAt, s.asked = now, now, false
 		s.heard = !rec.free()
 	}
 	if rec.Token != 0 {
@@ -51,10 +52,18 @@ func (s sight) see(rec Record, now time.Duration) sight {
 	return s
 }
 
-// action is what a candidate does next: take at once, or look again at the
-// moment at (or when the record changes). A zero at means: only when it changes.
+// leaveUntil takes note of how long to leave the lock, as it is now, to others.
+func (s sight) leaveUntil(t time.Duration) sight {
+	s.asked, s.leave = true, t
+	return s
+}
+
+// action is what a candidate does next: take at once, ask how long to leave the
+// lock to others, or look again at the moment at (or when the record changes). A
+// zero at means: only when it changes.
 type action struct {
 	take bool
+	ask  bool
 	at   time.Duration
 }
 
@@ -63,17 +72,17 @@ func decide(s sight, me self, now time.Duration) action {
 	if s.rec.Paused {
 		return action{}
 	}
-	until := time.Duration(0)
+	until, open := time.Duration(0), false // open: to any candidate
 	switch {
 	case s.lost:
-		until = s.at + expiry(s.before, me)
+		until, open = s.at+expiry(s.before, me), true
 	case !s.rec.free() && s.rec.ID == me.id:
 		// A claim of our own whose answer was lost: nothing was started for it.
 	case !s.rec.free():
-		until = s.at + expiry(s.rec, me)
+		until, open = s.at+expiry(s.rec, me), true
 	case s.rec.Next == me.name && s.rec.Next != "":
 	default:
-		until = max(s.freeAt+me.delay, me.behind)
+		until, open = max(s.freeAt, me.behind), s.rec.MoveTo != me.name
 		if s.rec.Next != "" {
 			until = max(until, s.freeAt+me.yieldFor)
 		}
@@ -81,10 +90,15 @@ func decide(s sight, me self, now time.Duration) action {
 			until = max(until, s.orderAt+me.yieldFor)
 		}
 	}
-	if now >= until {
-		return action{take: true}
+	switch {
+	case now < until:
+		return action{at: until}
+	case open && !s.asked:
+		return action{ask: true}
+	case open && now < s.leave:
+		return action{at: s.leave}
 	}
-	return action{at: until}
+	return action{take: true}
 }
 
 // expiry is how long an unrenewed term is respected by a candidate's clock.

@@ -165,6 +165,10 @@ func (c *campaign) round(ctx context.Context) (Held, time.Duration, error) {
 	for {
 		now := clock.Now()
 		act := decide(c.sight, c.self(), now)
+		if act.ask {
+			c.ask(ctx)
+			continue
+		}
 		if act.take {
 			return c.take(ctx)
 		}
@@ -216,11 +220,20 @@ func (c *campaign) notTaken() error {
 
 func (c *campaign) self() self {
 	cfg := c.e.cfg
-	me := self{id: c.e.id, name: cfg.Holder, maxSkew: cfg.MaxSkew, yieldFor: cfg.YieldFor, behind: c.behind}
+	return c.e.mutant.self(self{id: c.e.id, name: cfg.Holder, maxSkew: cfg.MaxSkew, yieldFor: cfg.YieldFor, behind: c.behind})
+}
+
+// ask finds out how long to leave the lock to others, from now on.
+func (c *campaign) ask(ctx context.Context) {
+	cfg, wait := c.e.cfg, time.Duration(0)
+	now := cfg.Clock.Now()
 	if cfg.Delay != nil {
-		me.delay = cfg.Delay()
+		wait = cfg.Delay(ctx, c.sight.rec)
 	}
-	return c.e.mutant.self(me)
+	if wait > 0 {
+		cfg.Logger.Debug("the lock is left to others first", "pause", wait)
+	}
+	c.sight = c.sight.leaveUntil(now + wait)
 }
 
 func (c *campaign) see(rec Record) {

@@ -113,6 +113,51 @@ func TestHandOverOnStop(t *testing.T) {
 	})
 }
 
+// Who leaves a free lock to others does so once, and takes it when none of them did;
+// a lock that was released to it is not left to anybody.
+func TestDelay(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		type call struct {
+			at    time.Duration
+			ended bool
+		}
+		var asked []call
+		late := func(c *lease.Config) {
+			c.Delay = func(_ context.Context, rec lease.Record) time.Duration {
+				asked = append(asked, call{b.clock.Now(), rec.Ended})
+				time.Sleep(50 * time.Millisecond) // counts
+				return 300 * time.Millisecond
+			}
+		}
+		stop1, _ := b.run("m1", b.elector("m1", nil), nil)
+		synctest.Wait()
+		begins := make(chan time.Duration, 3)
+		b.run("m2", b.elector("m2", late), func(ctx context.Context, _ *lease.Term) error {
+			begins <- b.clock.Now()
+			<-ctx.Done()
+			return nil
+		})
+		time.Sleep(30 * time.Second)
+		free := b.clock.Now()
+		stop1()
+		if took := <-begins - free; took != 300*time.Millisecond {
+			t.Errorf("m2 left it to others for %v", took)
+		}
+		if want := []call{{free, true}}; !slices.Equal(asked, want) {
+			t.Errorf("m2 asked %v, want %v", asked, want)
+		}
+		b.run("m1", b.elector("m1", nil), nil)
+		time.Sleep(time.Second)
+		b.mem.Move("m1")
+		time.Sleep(time.Second)
+		free = b.clock.Now()
+		b.mem.Move("m2")
+		if took := <-begins - free; took != 0 || len(asked) != 1 {
+			t.Errorf("an ordered hand-over took %v, and others were thought of %d times", took, len(asked)-1)
+		}
+	})
+}
+
 func TestRenewalsGoOnDuringAPoliteStop(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		stop1, _ := b.run("m1", b.elector("m1", nil), func(ctx context.Context, term *lease.Term) error {

@@ -72,6 +72,7 @@ func (x experiment) run(t *testing.T) (faults []string, story string) {
 			parties = append(parties, p)
 			cfg := w.cfg
 			cfg.Lock, cfg.Holder, cfg.Clock = link{p}, p.name, p
+			cfg.Delay = p.leave
 			e, err := lease.New(cfg)
 			if err != nil {
 				t.Error(err)

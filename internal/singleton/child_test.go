@@ -17,8 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
 	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/lease/leasetest"
 	"github.com/hactl/hactl/internal/process"
@@ -50,7 +49,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m)
+	etcdtest.VerifyTestMain(m)
 }
 
 // stage is one elector with a child, on a lock in memory.

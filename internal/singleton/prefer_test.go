@@ -74,36 +74,3 @@ func TestPreferenceLeavesAYoungTermAlone(t *testing.T) {
 	at(9, 2*day+time.Hour, "")
 	at(9, 2*day+time.Hour+5*time.Minute, "m2")
 }
-
-func TestSpread(t *testing.T) {
-	var s Spread
-	p := preference{key: "k", me: "m1", spread: &s}
-	if s.Delay() != 0 {
-		t.Errorf("delay %v before anything is known", s.Delay())
-	}
-	p.look([]etcdlock.Info{{Name: "k", Holder: "m1"}, {Name: "a", Holder: "m1"}, {Name: "b", Holder: "m1"}, {Name: "c", Holder: "m2"}}, 7, 0)
-	if s.Delay() != 200*time.Millisecond {
-		t.Errorf("delay %v with two others", s.Delay())
-	}
-	p.look([]etcdlock.Info{{Name: "k", Holder: "m1"}}, 7, 0)
-	if s.Delay() != 0 {
-		t.Errorf("delay %v with none", s.Delay())
-	}
-}
-
-// A singleton whose holder died, and that nobody took over, is no reason to hesitate.
-func TestSpreadForgetsTheDead(t *testing.T) {
-	p := preference{key: "k", me: "m1", spread: new(Spread)}
-	info := etcdlock.Info{Name: "other", Holder: "m1", TTL: 3 * time.Second, Beat: 1}
-	for _, tc := range []struct {
-		now  time.Duration
-		beat int64
-		want time.Duration
-	}{{0, 1, SpreadStep}, {2 * time.Second, 1, SpreadStep}, {5 * time.Second, 1, 0}, {10 * time.Second, 2, SpreadStep}} {
-		info.Beat = tc.beat
-		p.look([]etcdlock.Info{info}, 0, tc.now)
-		if got := p.spread.Delay(); got != tc.want {
-			t.Errorf("at %v: %v, want %v", tc.now, got, tc.want)
-		}
-	}
-}

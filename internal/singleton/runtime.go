@@ -34,7 +34,7 @@ type Config struct {
 	Work      Work
 	Notifier  *Notifier // nil: none
 	Gate      *Gate     // nil: none; its owner closes it
-	Spread    *Spread   // whose Delay the elector uses; nil: none
+	Spread    *Spread   // whose Delay the elector uses; nil: it uses none
 	// PreferAfter is how old a term must be before it is handed over to a candidate
 	// with a higher priority. 0: it needs not be old; see DefaultPreferAfter.
 	PreferAfter time.Duration
@@ -53,6 +53,9 @@ type Runtime struct{ cfg Config }
 func New(cfg Config) (*Runtime, error) {
 	if cfg.Client == nil || cfg.Elector == nil || cfg.Lock == nil || cfg.Work == nil || cfg.Candidate.Name == "" {
 		return nil, errors.New("singleton: client, lock, elector, work and the candidate's name are required")
+	}
+	if cfg.Spread == nil {
+		cfg.Spread = NewSpread(cfg.Client, cfg.Lock, cfg.Candidate.Name)
 	}
 	if cfg.StartTimeout == 0 {
 		cfg.StartTimeout = 10 * time.Second
@@ -151,7 +154,7 @@ func (r *Runtime) companions(ctx context.Context, presence *etcdlock.Presence) {
 			r.cfg.Logger.Error("this candidate is not listed any more", "err", err)
 		}
 	}}
-	parts = append(parts, func() { r.prefer(ctx) })
+	parts = append(parts, func() { r.prefer(ctx, presence) })
 	if r.cfg.Notifier != nil {
 		parts = append(parts, func() { r.cfg.Notifier.Run(ctx) })
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -24,6 +25,7 @@ type Candidate struct {
 	Address  string    `json:"address,omitempty"`
 	ID       string    `json:"id"` // of the process' run
 	Priority int       `json:"priority"`
+	Held     int       `json:"held"` // singletons that its name holds, this one included; some seconds old
 	Since    time.Time `json:"since"`
 	// Host, PID and Start name the process, so that one on the same host can tell
 	// whether it still lives.
@@ -49,6 +51,18 @@ type Presence struct {
 	c     Candidate
 	alive func(Candidate) bool
 	lease int64
+	held  atomic.Int32
+}
+
+// SetHeld tells how many singletons the candidate's name holds. The next refresh
+// writes it, if it changed: within 3.3 s.
+func (p *Presence) SetHeld(n int) { p.held.Store(int32(n)) }
+
+// entry is the candidate as it is to be listed.
+func (p *Presence) entry() Candidate {
+	c := p.c
+	c.Held = int(p.held.Load())
+	return c
 }
 
 // withdrawTimeout is how long an Enlist that failed may take to leave no key behind.
@@ -97,7 +111,7 @@ func (p *Presence) enlist(ctx context.Context) (*Candidate, error) {
 	key := p.l.key(keyWaiting + p.c.Name)
 	rev, again := int64(0), false
 	for {
-		write := put(key, mustJSON(p.c))
+		write := put(key, mustJSON(p.entry()))
 		write.GetRequestPut().Lease = p.lease
 		resp, err := p.txn(ctx, &etcdserverpb.TxnRequest{
 			Compare: []*etcdserverpb.Compare{p.l.modIs(keyWaiting+p.c.Name, rev)},
@@ -160,7 +174,7 @@ func (p *Presence) grant(ctx context.Context) error {
 	return nil
 }
 
-// Run keeps the entry alive until ctx ends, and writes it again when it was lost.
+// Run keeps the entry alive until ctx ends, and writes it again when it was lost or changed.
 // It returns a *NameTakenError when another process took the name meanwhile.
 func (p *Presence) Run(ctx context.Context) error {
 	tick := time.NewTicker(presenceTTL / 3)
@@ -217,8 +231,8 @@ func (p *Presence) refresh(ctx context.Context) error {
 	return err
 }
 
-// listed reports whether the entry is there and ours: a key can be deleted while
-// its lease lives on.
+// listed reports whether the entry is there, ours, and up to date: a key can be
+// deleted while its lease lives on.
 func (p *Presence) listed(ctx context.Context) (bool, error) {
 	resp, err := ask(ctx, p.l.c, false, func(ctx context.Context, ep *endpoint) (*etcdserverpb.RangeResponse, error) {
 		return ep.kv.Range(ctx, &etcdserverpb.RangeRequest{Key: p.l.key(keyWaiting + p.c.Name)})
@@ -230,7 +244,7 @@ func (p *Presence) listed(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	c, ok := parseCandidate(resp.Kvs[0])
-	return ok && c.ID == p.c.ID, nil
+	return ok && c.ID == p.c.ID && c.Held == p.entry().Held, nil
 }
 
 // Withdraw takes the entry away.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -258,6 +259,43 @@ func TestCandidates(t *testing.T) {
 			}
 			return errors.New("it is not")
 		})
+	}
+}
+
+// What a candidate holds is written when it changed, and only then.
+func TestHeldIsWrittenOnce(t *testing.T) {
+	c := dial(t, etcdtest.Start(t, 1, etcdtest.Options{}))
+	l, err := c.Lock("cands")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := l.Enlist(t.Context(), Candidate{Name: "m1", ID: "one"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() (held int, version int64) {
+		t.Helper()
+		resp, err := c.endpoints[0].kv.Range(t.Context(), &etcdserverpb.RangeRequest{Key: l.key(keyWaiting + "m1")})
+		if err != nil || len(resp.Kvs) != 1 {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		cand, ok := parseCandidate(resp.Kvs[0])
+		if !ok || cand.ID != "one" {
+			t.Errorf("the entry is %s", resp.Kvs[0].Value)
+		}
+		return cand.Held, resp.Kvs[0].Version
+	}
+	for _, tc := range []struct {
+		held   int
+		writes int64
+	}{{0, 1}, {2, 2}, {2, 2}, {1, 3}, {1, 3}, {0, 4}} {
+		p.SetHeld(tc.held)
+		if err := p.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if held, writes := look(); held != tc.held || writes != tc.writes {
+			t.Errorf("held %d after %d writes, want %d after %d", held, writes, tc.held, tc.writes)
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ type Info struct {
 	Last    string        `json:"last,omitempty"`  // who held it last, when nobody does
 	Ended   string        `json:"ended,omitempty"` // why that term ended
 	Waiting []Candidate   `json:"waiting"`         // all candidates but the holder
+	Rev     int64         `json:"-"`               // of the last take, renewal or end: orders the signs of life of all singletons
 }
 
 // List reads every singleton below Root; one whose key is a path elsewhere is not among
@@ -121,6 +122,9 @@ func (info *Info) apply(key string, kv *mvccpb.KeyValue) error {
 	var rec lease.Record
 	if err := apply(&rec, key, kv, false); err != nil {
 		return err
+	}
+	if key == keyTerm || key == keyBeat {
+		info.Rev = max(info.Rev, kv.ModRevision)
 	}
 	switch key {
 	case keyTerm:
