@@ -31,7 +31,10 @@ func byLot(singleton string, names ...string) []string {
 
 func TestTurn(t *testing.T) {
 	x := byLot("x", "m1", "m2", "m3") // whom the lot gives x, and who comes next
-	y := byLot("y", x[0], x[1])
+	y := "y"                          // another one, behind x by name, that the lot gives to the same
+	for byLot(y, "m1", "m2", "m3")[0] != x[0] {
+		y += "y"
+	}
 	free := func(name string, rev int64, waiting ...string) etcdlock.Info {
 		return etcdlock.Info{Name: name, Rev: rev, Waiting: cands(waiting...)}
 	}
@@ -60,14 +63,14 @@ func TestTurn(t *testing.T) {
 		}), held("a", x[2])}, "x", []string{x[2], x[0], x[1]}},
 
 		// Two that are free at once: who gets the one counts as its holder already.
-		"the first of two":                       {[]etcdlock.Info{all, free("y", 20, "m1", "m2", "m3")}, "x", x},
-		"the second reckons with the first":      {[]etcdlock.Info{free("x", 10, x[0], x[1]), free("y", 20, x[0], x[1])}, "y", []string{x[1], x[0]}},
-		"the second, when the first is taken":    {[]etcdlock.Info{held("x", x[0]), free("y", 20, x[0], x[1])}, "y", []string{x[1], x[0]}},
-		"the first by time, not by name":         {[]etcdlock.Info{free("x", 20, x[0], x[1]), free("y", 10, x[0], x[1])}, "x", []string{y[1], y[0]}},
-		"at one time by name":                    {[]etcdlock.Info{free("x", 0, x[0], x[1]), free("y", 0, x[0], x[1])}, "y", []string{x[1], x[0]}},
-		"a paused one is nobody's":               {[]etcdlock.Info{edit(free("x", 10, x[0], x[1]), func(i *etcdlock.Info) { i.Paused = true }), free("y", 20, x[0], x[1])}, "y", y},
-		"one that nobody wants is nobody's":      {[]etcdlock.Info{free("x", 10), free("y", 20, x[0], x[1])}, "y", y},
-		"one that only another wants is its own": {[]etcdlock.Info{free("x", 10, y[0]), free("y", 20, x[0], x[1])}, "y", []string{y[1], y[0]}},
+		"the first of two":                       {[]etcdlock.Info{all, free(y, 20, "m1", "m2", "m3")}, "x", x},
+		"the second reckons with the first":      {[]etcdlock.Info{free("x", 10, x[0], x[1]), free(y, 20, x[0], x[1])}, y, []string{x[1], x[0]}},
+		"the second, when the first is taken":    {[]etcdlock.Info{held("x", x[0]), free(y, 20, x[0], x[1])}, y, []string{x[1], x[0]}},
+		"the first by time, not by name":         {[]etcdlock.Info{free("x", 20, x[0], x[1]), free(y, 10, x[0], x[1])}, "x", []string{x[1], x[0]}},
+		"at one time by name":                    {[]etcdlock.Info{free("x", 0, x[0], x[1]), free(y, 0, x[0], x[1])}, y, []string{x[1], x[0]}},
+		"a paused one is nobody's":               {[]etcdlock.Info{edit(free("x", 10, x[0], x[1]), func(i *etcdlock.Info) { i.Paused = true }), free(y, 20, x[0], x[1])}, y, x[:2]},
+		"one that nobody wants is nobody's":      {[]etcdlock.Info{free("x", 10), free(y, 20, x[0], x[1])}, y, x[:2]},
+		"one that only another wants is its own": {[]etcdlock.Info{free("x", 10, x[0]), free(y, 20, x[0], x[1])}, y, []string{x[1], x[0]}},
 	} {
 		for n, me := range tc.want {
 			for _, turned := range [][]etcdlock.Info{tc.list, reversed(tc.list)} {
@@ -112,7 +115,7 @@ func TestTurnsSpreadEvenly(t *testing.T) {
 	for run := range 200 {
 		var list []etcdlock.Info
 		for k := range 3 {
-			list = append(list, etcdlock.Info{Name: fmt.Sprintf("s%d-%d", run, k), Rev: int64(10 * (k * 7 % 3)), Waiting: cands(names...)})
+			list = append(list, etcdlock.Info{Name: fmt.Sprintf("s%d-%d", run, k^run%2), Rev: int64(10 * (k * 7 % 3)), Waiting: cands(names...)})
 		}
 		for order := range 3 { // of the takes
 			now, got := slices.Clone(list), map[string]bool{}
@@ -124,6 +127,12 @@ func TestTurnsSpreadEvenly(t *testing.T) {
 			if len(got) != 3 {
 				t.Fatalf("run %d, order %d: %v", run, order, now)
 			}
+		}
+		// One that was decided on before the other became free, and is not taken yet.
+		first, both := list[:1], list[:2]
+		first[0].Rev, both[1].Rev = int64(run), int64(run+1)
+		if one, two := chosen(first, first[0].Name), chosen(both, both[1].Name); one == two {
+			t.Fatalf("run %d: %s gets both of %v", run, one, both)
 		}
 		wins[chosen(list, list[0].Name)]++
 	}
