@@ -117,6 +117,9 @@ func printLBStatus(w io.Writer, s lb.Status, now time.Time) error {
 	if s.ListErr != "" {
 		fmt.Fprintf(w, "the newest list of backends is refused: %s\n", s.ListErr)
 	}
+	if s.FilesErr != "" {
+		fmt.Fprintf(w, "a file of the checks turned bad, what it said before counts: %s\n", s.FilesErr)
+	}
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "BACKEND\tADDRESS\tSTATE\tSINCE\tCONNS\tTOTAL\tUP\tDOWN\tFAILED\tREPLAYED\tPROBE\tWHY")

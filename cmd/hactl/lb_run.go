@@ -108,6 +108,7 @@ func (p *lbProcess) configure(c *cli.Context) error {
 	if cluster != nil {
 		clusterChecks(c, cluster, &p.cfg.Check)
 	}
+	p.cfg.Check.Files = lb.NewCheckFiles(p.log)
 	if err := credentials(c, &p.cfg.Check); err != nil {
 		return usage(err)
 	}
@@ -116,7 +117,7 @@ func (p *lbProcess) configure(c *cli.Context) error {
 		if ca == "" {
 			ca = layoutOf(c).PKI() + "/ca.crt"
 		}
-		if p.cfg.Check.Roots, err = lb.Roots(ca); err != nil {
+		if p.cfg.Check.Roots, err = p.cfg.Check.Files.Roots(ca); err != nil {
 			return exitcode.Errorf(exitcode.Usage, "%w", err).WithHint("--ca-file FILE, or --check tcp for backends that do not speak TLS")
 		}
 	}
@@ -139,12 +140,12 @@ func credentials(c *cli.Context, check *lb.Check) (err error) {
 		return errors.New("--check-cert-file and --check-key-file belong together")
 	}
 	if cert != "" {
-		if check.Certificate, err = lb.Certificate(cert, key); err != nil {
+		if check.Certificate, err = check.Files.Certificate(cert, key); err != nil {
 			return err
 		}
 	}
 	if token != "" {
-		check.Token, err = lb.Token(token)
+		check.Token, err = check.Files.Token(token)
 	}
 	return err
 }

@@ -124,7 +124,7 @@ func TestLBRunStatusDrain(t *testing.T) {
 func sampleLBStatus(now time.Time) lb.Status {
 	return lb.Status{
 		Name: "m1", Started: now.Add(-50 * time.Hour), Listen: []string{"10.0.0.1:6443"}, Ready: true, Check: "https", ListFrom: "disk",
-		ListErr: "line 2: address \"x\"", MaxConns: 9744,
+		ListErr: "line 2: address \"x\"", FilesErr: "read the CA: no certificate in ca.crt", MaxConns: 9744,
 		Backends: []lb.BackendStatus{
 			{Name: "m1", Address: "10.0.0.1:6444", State: pool.Ready, Why: "says 200", Since: now.Add(-90 * time.Minute), Connections: 12, Total: 340, BytesUp: 1536, BytesDown: 5 << 30, Probe: lb.Probe{TookMS: 3.14}},
 			{Name: "m2", Address: "10.0.0.2:6444", State: pool.Ejected, Why: "no answer in time", Since: now.Add(-3 * time.Second), Failed: 2, Replayed: 7},
@@ -161,6 +161,7 @@ func TestPrintLBStatus(t *testing.T) {
 connections 0 of 9744, accepted 0, retries 0, replays 0, shed 0
 the list of backends is the one kept on disk
 the newest list of backends is refused: line 2: address "x"
+a file of the checks turned bad, what it said before counts: read the CA: no certificate in ca.crt
 
 BACKEND  ADDRESS        STATE    SINCE  CONNS  TOTAL  UP      DOWN    FAILED  REPLAYED  PROBE  WHY
 m1       10.0.0.1:6444  ready    1h30m  12     340    1.5Ki   5.0Gi   0       0         3.1ms  says 200

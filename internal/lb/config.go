@@ -39,6 +39,7 @@ type Check struct {
 	// They are called for each handshake and each probe; nil: not given.
 	Certificate func() *tls.Certificate
 	Token       func() string
+	Files       *CheckFiles   // where these come from, to tell of bad ones; nil: not from files
 	Every       time.Duration // default 500ms
 	Timeout     time.Duration // default 1s; with Every it bounds how long a frozen backend is believed
 	Rise        int           // default 1

@@ -34,6 +34,7 @@ func (b *Balancer) control(ctx context.Context) error {
 		case now := <-tick.C:
 			b.follow(ctx, false)
 			b.age(now)
+			_ = b.cfg.Check.Files.Err() // which tells of those that turned bad; the probes' connections are kept
 			b.rebalance(now, now.Sub(last))
 			last = now
 		}

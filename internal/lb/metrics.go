@@ -54,6 +54,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	emit(newDesc("accept_paused_total", "Times that no descriptor was left."), counter, float64(s.Counts.AcceptPaused))
 	emit(newDesc("not_tls_total", "Connections passed on without replay, since they do not begin with a ClientHello."), counter, float64(s.Counts.NotTLS))
 	emit(newDesc("list_error", "1 while the newest list of backends is refused."), gauge, truth(s.ListErr != ""))
+	emit(newDesc("check_files_error", "1 while a file of the checks (CA, certificate, key, token) has turned bad."), gauge, truth(s.FilesErr != ""))
 	c.backends(s.Backends, emit)
 }
 

@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -14,11 +16,39 @@ import (
 // filesEvery is how often the files of a check are looked at for changes.
 const filesEvery = 10 * time.Second
 
+// CheckFiles are the files that checks need. They are read again when they have
+// changed; while one is unreadable or wrong, its last good version counts, which is
+// logged once for each change.
+type CheckFiles struct {
+	log   *slog.Logger
+	looks []func() error
+}
+
+// NewCheckFiles begins without any file.
+func NewCheckFiles(log *slog.Logger) *CheckFiles { return &CheckFiles{log: log} }
+
+// Err says which files are wrong now; nil if none. It looks at them first, if that
+// was not just done.
+func (c *CheckFiles) Err() error {
+	if c == nil {
+		return nil
+	}
+	var faults []string
+	for _, look := range c.looks {
+		if err := look(); err != nil {
+			faults = append(faults, err.Error())
+		}
+	}
+	if faults == nil {
+		return nil
+	}
+	return errors.New(strings.Join(faults, "; "))
+}
+
 // Roots reads CA certificates from a PEM file and returns a function for
-// Check.Roots that follows the file; while it is unreadable or holds none, the
-// last good ones count. It returns an error when there are none to begin with.
-func Roots(path string) (func() *x509.CertPool, error) {
-	return followed([]string{path}, filesEvery, func() (*x509.CertPool, error) {
+// Check.Roots that follows the file. It returns an error when there are none to begin with.
+func (c *CheckFiles) Roots(path string) (func() *x509.CertPool, error) {
+	return follow(c, []string{path}, filesEvery, func() (*x509.CertPool, error) {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("read the CA: %w", err)
@@ -33,11 +63,11 @@ func Roots(path string) (func() *x509.CertPool, error) {
 
 // Certificate reads a client's certificate and key from PEM files, and returns a
 // function for Check.Certificate that follows them, as Roots does.
-func Certificate(cert, key string) (func() *tls.Certificate, error) {
-	return followed([]string{cert, key}, filesEvery, func() (*tls.Certificate, error) {
+func (c *CheckFiles) Certificate(cert, key string) (func() *tls.Certificate, error) {
+	return follow(c, []string{cert, key}, filesEvery, func() (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(cert, key)
 		if err != nil {
-			return nil, fmt.Errorf("read the certificate of the checks: %w", err)
+			return nil, fmt.Errorf("read the certificate of the checks, %s, and its key, %s: %w", cert, key, err)
 		}
 		return &pair, nil
 	})
@@ -45,8 +75,8 @@ func Certificate(cert, key string) (func() *tls.Certificate, error) {
 
 // Token reads a bearer token from a file, and returns a function for Check.Token
 // that follows it, as Roots does.
-func Token(path string) (func() string, error) {
-	return followed([]string{path}, filesEvery, func() (string, error) {
+func (c *CheckFiles) Token(path string) (func() string, error) {
+	return follow(c, []string{path}, filesEvery, func() (string, error) {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return "", fmt.Errorf("read the token of the checks: %w", err)
@@ -59,29 +89,56 @@ func Token(path string) (func() string, error) {
 	})
 }
 
-// followed reads now, and returns what gives the newest good version: files are
-// read again when they have changed, which is looked at once in every.
-func followed[T any](files []string, every time.Duration, read func() (T, error)) (func() T, error) {
-	stamp := stamps(files)
-	value, err := read()
-	if err != nil {
+// followed is what some files say, and said before they turned bad.
+type followed[T any] struct {
+	log   *slog.Logger
+	files []string
+	every time.Duration
+	read  func() (T, error)
+
+	mu     sync.Mutex
+	value  T      // the last good one
+	stamp  string // of the files when it was read
+	err    error  // why they give no other one; nil: they are as they were
+	bad    string // their stamp when err was told
+	looked time.Time
+}
+
+// follow reads now, and returns what gives the newest good version; c knows of it.
+func follow[T any](c *CheckFiles, files []string, every time.Duration, read func() (T, error)) (func() T, error) {
+	f := &followed[T]{log: c.log, files: files, every: every, read: read, stamp: stamps(files), looked: time.Now()}
+	var err error
+	if f.value, err = read(); err != nil {
 		return nil, err
 	}
-	var (
-		mu     sync.Mutex
-		looked = time.Now()
-	)
-	return func() T {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := time.Now(); now.Sub(looked) >= every {
-			looked = now
-			if s := stamps(files); s != stamp {
-				if v, err := read(); err == nil {
-					value, stamp = v, s
-				}
-			}
+	c.looks = append(c.looks, func() error { _, err := f.get(); return err })
+	return func() T { v, _ := f.get(); return v }, nil
+}
+
+// get gives the last good version, and what is wrong with the files now.
+func (f *followed[T]) get() (T, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := time.Now(); now.Sub(f.looked) >= f.every {
+		f.looked = now
+		f.look()
+	}
+	return f.value, f.err
+}
+
+func (f *followed[T]) look() {
+	stamp := stamps(f.files)
+	if stamp == f.stamp && f.err == nil {
+		return
+	}
+	value, err := f.read()
+	if err != nil {
+		if f.err == nil || stamp != f.bad || err.Error() != f.err.Error() {
+			f.log.Error("a changed file of the checks is bad, what it said before counts", "files", strings.Join(f.files, " "), "err", err)
 		}
-		return value
-	}, nil
+		f.err, f.bad = err, stamp
+		return
+	}
+	f.log.Info("a changed file of the checks counts", "files", strings.Join(f.files, " "))
+	f.value, f.stamp, f.err = value, stamp, nil
 }

@@ -18,13 +18,14 @@ type Status struct {
 	PID      int             `json:"pid"`
 	Started  time.Time       `json:"started"`
 	Listen   []string        `json:"listen"`
-	Ready    bool            `json:"ready"`               // at least one backend is ready
-	Why      string          `json:"why,omitempty"`       // when not ready
-	Stopping bool            `json:"stopping"`            // accepts nothing more, its last connections finish
-	Check    string          `json:"check"`               // https, tcp or none
-	ListFrom string          `json:"listFrom"`            // "source", or "disk" while the source has given none yet
-	ListErr  string          `json:"listError,omitempty"` // why the source's newest list is not in force
-	Backends []BackendStatus `json:"backends"`            // by name
+	Ready    bool            `json:"ready"`                     // at least one backend is ready
+	Why      string          `json:"why,omitempty"`             // when not ready
+	Stopping bool            `json:"stopping"`                  // accepts nothing more, its last connections finish
+	Check    string          `json:"check"`                     // https, tcp or none
+	ListFrom string          `json:"listFrom"`                  // "source", or "disk" while the source has given none yet
+	ListErr  string          `json:"listError,omitempty"`       // why the source's newest list is not in force
+	FilesErr string          `json:"checkFilesError,omitempty"` // which files of the checks turned bad; what they said before counts
+	Backends []BackendStatus `json:"backends"`                  // by name
 	Counts   dataplane.Stats `json:"counts"`
 	MaxConns int             `json:"maxConns"`
 	Moved    int64           `json:"moved"` // connections ended by rebalancing
@@ -71,6 +72,9 @@ func (b *Balancer) Status() Status {
 	}
 	if err := b.Ready(); err != nil {
 		s.Ready, s.Why = false, err.Error()
+	}
+	if err := b.cfg.Check.Files.Err(); err != nil {
+		s.FilesErr = err.Error()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
