@@ -121,6 +121,7 @@ func (b *Balancer) adopt(list []Backend) {
 func (b *Balancer) adoptLocked(list []Backend) {
 	b.list = list
 	b.forgetNames(list)
+	b.wakeResolver()
 	want := map[string]*member{}
 	for _, be := range b.expand(list) {
 		m := &member{backend: be.Backend, host: be.host, listed: be.listed}

@@ -22,8 +22,20 @@ const (
 
 // name is a backend's host name and what is known of it. Balancer.mu guards it.
 type name struct {
-	addrs []knownAddr // by address
-	err   string      // of the last look-up
+	addrs []knownAddr   // by address
+	err   string        // of the last look-up
+	next  time.Time     // when to look it up again
+	again time.Duration // the last pause after a failure; 0: it did not fail
+}
+
+// plan says when to look n up next: every so long, sooner after a failure.
+func (n *name) plan(now time.Time, failed bool, every time.Duration) {
+	if !failed {
+		n.again, n.next = 0, now.Add(every)
+		return
+	}
+	n.again = min(max(2*n.again, lookUpAgain), every)
+	n.next = now.Add(n.again)
 }
 
 // knownAddr is an address and how many answers in a row have left it out.
@@ -94,13 +106,13 @@ func (b *Balancer) recall(saved map[string][]netip.Addr) {
 	}
 }
 
-// resolve looks up the names in list. It reports whether an address changed, and
-// whether a look-up failed: such a name keeps the addresses it had.
-func (b *Balancer) resolve(ctx context.Context, list []Backend) (changed, failed bool) {
+// resolve looks up the names in list. It reports whether an address changed; a name
+// whose look-up failed keeps the addresses it had.
+func (b *Balancer) resolve(ctx context.Context, list []Backend) (changed bool) {
 	var (
 		wg   sync.WaitGroup
 		seen = map[string]bool{"": true}
-		each = make([]struct{ changed, failed bool }, len(list))
+		each = make([]bool, len(list))
 	)
 	for i, be := range list {
 		host := be.host()
@@ -115,14 +127,11 @@ func (b *Balancer) resolve(ctx context.Context, list []Backend) (changed, failed
 			if err == nil && len(addrs) == 0 {
 				err = errors.New("no address")
 			}
-			each[i].changed, each[i].failed = b.lookedUp(be.Name, host, addrs, err), err != nil
+			each[i] = b.lookedUp(be.Name, host, addrs, err)
 		})
 	}
 	wg.Wait()
-	for _, r := range each {
-		changed, failed = changed || r.changed, failed || r.failed
-	}
-	return changed, failed
+	return slices.Contains(each, true)
 }
 
 // lookedUp takes the answer to a look-up. A failure is logged when it is another one
@@ -135,6 +144,7 @@ func (b *Balancer) lookedUp(backend, host string, addrs []netip.Addr, err error)
 		n = &name{}
 		b.names[host] = n
 	}
+	n.plan(time.Now(), err != nil, b.cfg.ResolveEvery)
 	if err != nil {
 		if s := err.Error(); s != n.err {
 			n.err = s
@@ -152,7 +162,7 @@ func (b *Balancer) lookedUp(backend, host string, addrs []netip.Addr, err error)
 
 // resolveNew looks up the names in list that have no address yet, so that adopting
 // it does not take out what there is. It returns an error if list has no address at
-// all; the resolver soon asks again for the names that have none.
+// all; of a list that is adopted the resolver soon asks again for the names that have none.
 func (b *Balancer) resolveNew(ctx context.Context, list []Backend) error {
 	unknown := func() (out []Backend) {
 		b.mu.Lock()
@@ -170,18 +180,25 @@ func (b *Balancer) resolveNew(ctx context.Context, list []Backend) error {
 	if old { // the resolver looks after it
 		return nil
 	}
-	_, failed := b.resolve(ctx, unknown())
+	b.resolve(ctx, unknown())
 	if len(unknown()) == len(list) {
 		return fmt.Errorf("none of the %d names in it can be looked up", len(list))
-	}
-	if failed {
-		b.askNames()
 	}
 	return nil
 }
 
 // askNames has the resolver look all names up now.
 func (b *Balancer) askNames() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.names {
+		n.next = time.Time{}
+	}
+	b.wakeResolver()
+}
+
+// wakeResolver has the resolver look at the names anew: what is due may have changed.
+func (b *Balancer) wakeResolver() {
 	select {
 	case b.lookUp <- struct{}{}:
 	default:
@@ -198,14 +215,13 @@ func (b *Balancer) forgetNames(list []Backend) {
 	maps.DeleteFunc(b.names, func(host string, _ *name) bool { return !keep[host] })
 }
 
-// startResolver looks the names of backends up, again and again, beside the control
-// loop, until ctx ends; wait returns then.
+// startResolver looks the names of backends up, each when it is due, beside the
+// control loop, until ctx ends; wait returns then.
 func (b *Balancer) startResolver(ctx context.Context) (wait func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		again := lookUpAgain // New has just asked; when that failed, soon
-		timer := time.NewTimer(b.nextLookUp(&again, b.unresolved()))
+		timer := time.NewTimer(0)
 		defer timer.Stop()
 		for {
 			select {
@@ -214,17 +230,37 @@ func (b *Balancer) startResolver(ctx context.Context) (wait func()) {
 			case <-timer.C:
 			case <-b.lookUp:
 			}
-			b.mu.Lock()
-			list := b.list
-			b.mu.Unlock()
-			changed, failed := b.resolve(ctx, list)
-			if changed {
+			if due, _ := b.dueNames(time.Now()); b.resolve(ctx, due) {
 				b.readdress()
 			}
-			timer.Reset(b.nextLookUp(&again, failed))
+			_, pause := b.dueNames(time.Now())
+			timer.Reset(pause)
 		}
 	}()
 	return func() { <-done }
+}
+
+// dueNames are the backends in the list whose names should be looked up now, and how
+// long it is until there is one.
+func (b *Balancer) dueNames(now time.Time) (due []Backend, pause time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	pause = b.cfg.ResolveEvery
+	for _, be := range b.list {
+		host := be.host()
+		if host == "" {
+			continue
+		}
+		var left time.Duration // none for one that is new
+		if n := b.names[host]; n != nil {
+			left = max(0, n.next.Sub(now))
+		}
+		if left == 0 {
+			due = append(due, be)
+		}
+		pause = min(pause, left)
+	}
+	return due, pause
 }
 
 // readdress gives the list in force its names' new addresses.
@@ -232,25 +268,4 @@ func (b *Balancer) readdress() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.adoptLocked(b.list)
-}
-
-// unresolved says whether the last look-up of a name in the list failed.
-func (b *Balancer) unresolved() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.ContainsFunc(b.list, func(be Backend) bool {
-		n := b.names[be.host()]
-		return n != nil && n.err != ""
-	})
-}
-
-// nextLookUp is the time until the next look-up; again is doubled after a failure.
-func (b *Balancer) nextLookUp(again *time.Duration, failed bool) time.Duration {
-	if !failed {
-		*again = lookUpAgain
-		return b.cfg.ResolveEvery
-	}
-	d := min(*again, b.cfg.ResolveEvery)
-	*again = min(2**again, b.cfg.ResolveEvery)
-	return d
 }

@@ -22,7 +22,8 @@ type dnsServer struct {
 	conn net.PacketConn
 	mu   sync.Mutex
 	ips  []string
-	asks int
+	bad  string         // this name is not known
+	asks map[string]int // by name
 }
 
 func newDNS(t *testing.T) (*dnsServer, *net.Resolver) {
@@ -31,7 +32,7 @@ func newDNS(t *testing.T) (*dnsServer, *net.Resolver) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &dnsServer{conn: conn}
+	d := &dnsServer{conn: conn, asks: map[string]int{}}
 	done := make(chan struct{})
 	go func() { defer close(done); d.serve() }()
 	t.Cleanup(func() { _ = conn.Close(); <-done })
@@ -47,10 +48,26 @@ func (d *dnsServer) says(ips ...string) {
 	d.ips = ips
 }
 
-func (d *dnsServer) asked() int {
+// fails has it fail for one name only.
+func (d *dnsServer) fails(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.asks
+	d.bad = name
+}
+
+func (d *dnsServer) asked() (all int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, n := range d.asks {
+		all += n
+	}
+	return all
+}
+
+func (d *dnsServer) askedFor(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asks[name]
 }
 
 func (d *dnsServer) serve() {
@@ -70,8 +87,9 @@ func (d *dnsServer) serve() {
 // address.
 func (d *dnsServer) answer(query []byte) []byte {
 	const header, typeA, ok, failed = 12, 1, 0x8180, 0x8182
-	end := header
+	end, name := header, ""
 	for end < len(query) && query[end] != 0 {
+		name += string(query[end+1:min(len(query), end+1+int(query[end]))]) + "."
 		end += 1 + int(query[end])
 	}
 	end += 5 // the root's label, type and class
@@ -82,12 +100,12 @@ func (d *dnsServer) answer(query []byte) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ips := slices.Clone(d.ips)
-	d.asks++
+	d.asks[name]++
 	flags := uint16(ok)
-	if len(ips) == 0 {
+	if len(ips) == 0 || name == d.bad {
 		flags = failed
 	}
-	if binary.BigEndian.Uint16(question[len(question)-4:]) != typeA {
+	if binary.BigEndian.Uint16(question[len(question)-4:]) != typeA || flags == failed {
 		ips = nil
 	}
 	out := slices.Clone(query[:2])
@@ -336,16 +354,59 @@ func TestStartWithoutDNS(t *testing.T) {
 }
 
 func TestLookUpsAreNeverTooMany(t *testing.T) {
-	b := &Balancer{cfg: Config{ResolveEvery: 30 * time.Second}}
-	again := lookUpAgain
+	const every = 30 * time.Second
+	var n name
+	now := time.Now()
 	for i := range 200 {
-		if d := b.nextLookUp(&again, true); d < lookUpAgain || d > b.cfg.ResolveEvery {
+		n.plan(now, true, every)
+		if d := n.next.Sub(now); d != min(lookUpAgain<<min(i, 10), every) {
 			t.Fatalf("pause %v after %d failures", d, i+1)
 		}
 	}
-	if b.nextLookUp(&again, false); again != lookUpAgain {
-		t.Errorf("after an answer: %v", again)
+	if n.plan(now, false, every); n.next.Sub(now) != every {
+		t.Errorf("after an answer: %v", n.next.Sub(now))
 	}
+	if n.plan(now, true, every); n.next.Sub(now) != lookUpAgain {
+		t.Errorf("after another failure: %v", n.next.Sub(now))
+	}
+}
+
+// While one name cannot be looked up, only that one is asked for again; SIGHUP asks for all.
+func TestOnlyTheFailedNameIsAskedForAgain(t *testing.T) {
+	dns, resolver := newDNS(t)
+	dns.says("127.0.0.1")
+	dns.fails("bad.example.test.")
+	r := newRig(t, nil, Config{
+		Source: Static([]Backend{{Name: "good", Address: "good.example.test:1"}, {Name: "bad", Address: "bad.example.test:1"}}),
+		Check:  Check{Kind: CheckNone}, Resolver: resolver, ResolveEvery: time.Hour,
+	})
+	good, bad := dns.askedFor("good.example.test."), dns.askedFor("bad.example.test.")
+	if good == 0 || bad == 0 {
+		t.Fatalf("at the start there are %d questions for the good name and %d for the bad one", good, bad)
+	}
+	again := func() { // a round is several questions: for both families, tried again
+		t.Helper()
+		from := dns.askedFor("bad.example.test.")
+		eventually(t, "the bad name to be asked for", func() bool { return dns.askedFor("bad.example.test.") >= from+bad })
+	}
+	again()
+	again()
+	if n := dns.askedFor("good.example.test."); n != good {
+		t.Errorf("%d questions for the good name, want %d", n, good)
+	}
+	dns.fails("")
+	r.until("bad", "ready")
+	good = dns.askedFor("good.example.test.")
+	r.Reload()
+	eventually(t, "all to be asked for", func() bool { return dns.askedFor("good.example.test.") > good })
+
+	// One that comes with a new list and fails is asked for again soon, too.
+	dns.fails("new.example.test.")
+	if err := r.SetBackends([]Backend{{Name: "good", Address: "good.example.test:1"}, {Name: "new", Address: "new.example.test:1"}}); err != nil {
+		t.Fatal(err)
+	}
+	dns.fails("")
+	r.until("new", "ready")
 }
 
 // A list of names that nobody knows is not looked up at every turn of the control
