@@ -96,6 +96,49 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
+// A predecessor of an older version leaves in the environment whom systemd's watchdog
+// expects: itself. The successor answers all the same.
+func TestSuccessorOfAnOlderVersionAnswersTheWatchdog(t *testing.T) {
+	socket := listener(t, "127.0.0.1:0")
+	defer socket.Close()
+	stdin, in, err1 := os.Pipe()
+	out, stdout, err2 := os.Pipe()
+	ready, says, err3 := os.Pipe()
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	defer ready.Close()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSuccessor$")
+	cmd.Env = append(os.Environ(), successorEnv+"="+echoServer(t), "WATCHDOG_USEC=10000000", envWatchdogPID+"="+strconv.Itoa(os.Getpid()),
+		envDetach+"=1", envInherit+"=1", envReady+"="+strconv.Itoa(firstFD+1))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stdout
+	cmd.ExtraFiles = []*os.File{socket, says}
+	err := cmd.Run() // it only starts the successor
+	_, _, _ = stdin.Close(), stdout.Close(), says.Close()
+	if err != nil {
+		t.Error(err)
+	}
+	if said, err := io.ReadAll(ready); err != nil || !strings.HasSuffix(string(said), "\nready\n") { // until it has closed the pipe
+		t.Errorf("successor: %q, %v", said, err)
+	}
+	_ = in.Close()
+	if said, err := io.ReadAll(out); err != nil || !strings.Contains(string(said), "PASS") { // to its end
+		t.Errorf("successor: %v\n%s", err, said)
+	}
+}
+
+// A successor of an older version does not take the variable out itself.
+func TestSuccessorHearsOfNoOthersWatchdog(t *testing.T) {
+	t.Setenv(envWatchdogPID, strconv.Itoa(os.Getpid()))
+	var out strings.Builder
+	cmd := exec.Command("sh", "-c", `echo "pid is ${WATCHDOG_PID-not there}"`)
+	cmd.Stdout = &out
+	if _, err := Succeed(t.Context(), cmd, nil, patience); err == nil || out.String() != "pid is not there\n" {
+		t.Errorf("%v, %q", err, out.String())
+	}
+}
+
 // A balancer that has handed over ends its quiet connections in an orderly way before
 // the drain time, here the default, is over: none is reset.
 func TestHandedOverConnectionsAreNotReset(t *testing.T) {
