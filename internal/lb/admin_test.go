@@ -159,6 +159,28 @@ func TestStartWhileTheOldOneFinishes(t *testing.T) {
 	}
 }
 
+// Of two that begin at the same moment, and do not see each other yet, only one runs.
+func TestOnlyOneOfTwoAtOnceRuns(t *testing.T) {
+	ca, s := three(t)
+	path := filepath.Join(t.TempDir(), "lb.sock")
+	cfg := Config{Source: sourceOf(s[0]), Check: quick(ca), AdminSocket: path, Listeners: files(listener(t, "127.0.0.1:0"))}
+	late, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Listeners, cfg.Name = nil, "first"
+	first := newRig(t, ca, cfg)
+	first.until("a", "ready")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := late.Run(ctx); !errors.Is(err, ErrAdminTaken) {
+		t.Errorf("the second one ran: %v", err)
+	}
+	if st, err := NewClient(path).Status(t.Context()); err != nil || st.Name != "first" {
+		t.Errorf("%q answers, %v", st.Name, err)
+	}
+}
+
 // One that does not answer may serve all the same.
 func TestSilentOwnerOfTheAdminSocketIsRespected(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lb.sock")

@@ -410,7 +410,9 @@ func TestRebalancingKeepsToTheZone(t *testing.T) {
 
 func TestRebalancesAfterReturn(t *testing.T) {
 	ca, s := three(t)
-	r := newRig(t, ca, Config{Source: sourceOf(s[0], s[1]), Rebalance: 1, SlowStart: -1})
+	r := newRig(t, ca, Config{Rebalance: 1, SlowStart: -1, Zone: "z1", Source: Static([]Backend{ // the zone counts with local-first only
+		{Name: "a", Address: s[0].addr, Zone: "z1"}, {Name: "b", Address: s[1].addr},
+	})})
 	r.until("a", "ready")
 	s[1].kill()
 	r.until("b", "ejected")

@@ -139,8 +139,8 @@ func TestSuccessorHearsOfNoOthersWatchdog(t *testing.T) {
 	}
 }
 
-// A balancer that has handed over ends its quiet connections in an orderly way before
-// the drain time, here the default, is over: none is reset.
+// A balancer that has handed over ends its quiet connections in an orderly way, one after
+// the other, before the drain time, here the default, is over: none is reset.
 func TestHandedOverConnectionsAreNotReset(t *testing.T) {
 	var handed atomic.Bool
 	r := newRig(t, nil, Config{
@@ -169,6 +169,15 @@ func TestHandedOverConnectionsAreNotReset(t *testing.T) {
 	handed.Store(true)
 	stopped := make(chan struct{})
 	go func() { r.stop(); close(stopped) }()
+	counts := map[int64]bool{}
+	eventually(t, "all to have ended", func() bool {
+		open := r.engine.Open()
+		counts[open] = true
+		return open == 0
+	})
+	if len(counts) < len(conns)/4 {
+		t.Errorf("of %d open connections many ended at once: seen were %v", len(conns), counts)
+	}
 	for i, c := range conns {
 		_ = c.SetDeadline(time.Now().Add(patience))
 		if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {

@@ -351,6 +351,13 @@ func TestStartWithoutDNS(t *testing.T) {
 	if got := r.names(2); got["a"] != 2 {
 		t.Errorf("answers: %v", got)
 	}
+	// They are believed until the first answer: another one comes in an hour.
+	newAPIServerAt(t, ca, "b", "127.0.0.2:"+port)
+	dns.says("127.0.0.2")
+	eventually(t, "the new address alone", func() bool {
+		b := r.backend("api")
+		return b.Address == "127.0.0.2:"+port && b.Usable
+	})
 }
 
 func TestLookUpsAreNeverTooMany(t *testing.T) {
