@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -51,9 +50,6 @@ func run(c *cli.Context, e *env) error {
 		return err
 	}
 	defer p.close()
-	// What starting up took is not needed for waiting.
-	tidy := time.AfterFunc(10*time.Second, debug.FreeOSMemory)
-	defer tidy.Stop()
 	err = p.run(c.Context)
 	forgetWill()
 	return explain(o, err)
@@ -267,27 +263,6 @@ func (p *podmaster) run(ctx context.Context) error {
 	}
 	go p.shrink(ctx)
 	return p.runtime.Run(ctx)
-}
-
-// shrink gives back, once the campaign runs, what only the start needed: a podmaster
-// waits for months.
-func (p *podmaster) shrink(ctx context.Context) {
-	for {
-		s, changed := p.elector.Status()
-		if s.Rounds > 0 {
-			break
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-	}
-	select {
-	case <-time.After(5 * time.Second): // all connections are made by then
-		debug.FreeOSMemory()
-	case <-ctx.Done():
-	}
 }
 
 func (p *podmaster) etcdReady(context.Context) error {
