@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -210,11 +211,18 @@ func TestGateThatCannotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := g.self
+	var said logBuffer
+	g.log = slog.New(slog.NewTextHandler(&said, nil))
 	during(t, time.Minute, func(term *lease.Term) {
-		for range 2 {
+		for round := 1; round <= 2; round++ {
 			g.self = []string{program}
 			g.Open(term)
-			time.Sleep(100 * time.Millisecond) // it tries, and tries again
+			testwait.For(t, "it to have tried twice", 30*time.Second, func() error {
+				if n := strings.Count(said.String(), "is started again"); n < 2*round {
+					return fmt.Errorf("%d times in round %d", n, round)
+				}
+				return nil
+			})
 			g.Shut()
 			if _, err := echo(g.Addr().String()); err == nil {
 				t.Error("open though nothing could be started")
