@@ -47,24 +47,35 @@ func giveBack() error {
 	}
 	defer f.Close()
 	var errs []error
-	var start, end uintptr // of a mapping of a file that is never written, else 0
+	var m mapping
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
 		switch {
-		case len(fields) >= 2 && strings.Contains(fields[0], "-"):
-			if _, err := fmt.Sscanf(fields[0], "%x-%x", &start, &end); err != nil {
+		case len(fields) < 2:
+		case strings.Contains(fields[0], "-"):
+			m = mapping{}
+			if _, err := fmt.Sscanf(fields[0], "%x-%x", &m.start, &m.end); err != nil {
 				return fmt.Errorf("/proc/self/smaps: %q: %w", lines.Text(), err)
 			}
-			if file := len(fields) == 6 && strings.HasPrefix(fields[5], "/"); !file || fields[1][1] == 'w' {
-				start, end = 0, 0
-			}
-		case len(fields) == 3 && fields[0] == "Anonymous:" && fields[1] == "0" && end != 0:
-			// Not even changed by a loader before it was protected: the file has it all.
-			if _, _, errno := unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED); errno != 0 {
-				errs = append(errs, fmt.Errorf("madvise %x-%x: %w", start, end, errno))
+			m.constant = len(fields) == 6 && strings.HasPrefix(fields[5], "/") && fields[1][1] != 'w'
+		case fields[0] == "Anonymous:":
+			m.unchanged = fields[1] == "0"
+		case fields[0] == "Swap:":
+			m.notSwapped = fields[1] == "0"
+		case fields[0] == "VmFlags:" && m.constant && m.unchanged && m.notSwapped: // its last line
+			if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_DONTNEED); errno != 0 {
+				errs = append(errs, fmt.Errorf("madvise %x-%x: %w", m.start, m.end, errno))
 			}
 		}
 	}
 	return errors.Join(append(errs, lines.Err())...)
+}
+
+// mapping is one of the program's, and what makes it safe to let go of: the file has
+// all of it. A loader may have changed pages before it protected them, and those may be
+// in the swap.
+type mapping struct {
+	start, end                      uintptr
+	constant, unchanged, notSwapped bool
 }

@@ -41,7 +41,7 @@ func TestTheLastDoesNotWait(t *testing.T) {
 	}
 
 	var progress strings.Builder
-	f.endAPIServers(t.Context(), f.MasterNames(), 100*time.Millisecond, &progress)
+	f.endAPIServers(t.Context(), f.MasterNames(), time.Second, &progress)
 	for _, m := range f.MasterNames() {
 		if !strings.Contains(progress.String(), m+": kube-apiserver was killed") {
 			t.Errorf("%s is not named: %q", m, progress.String())

@@ -102,7 +102,7 @@ func (d *dnsServer) answer(query []byte) []byte {
 	ips := slices.Clone(d.ips)
 	d.asks[name]++
 	flags := uint16(ok)
-	if len(ips) == 0 || name == d.bad {
+	if len(ips) == 0 || d.bad != "" && strings.HasPrefix(name, d.bad) { // also with a suffix of resolv.conf's
 		flags = failed
 	}
 	if binary.BigEndian.Uint16(question[len(question)-4:]) != typeA || flags == failed {

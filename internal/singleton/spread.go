@@ -115,7 +115,7 @@ type beat struct {
 // alive reports whether the singleton's holder is heard of: a term that nobody ended
 // and nobody took over keeps its record for ever.
 func (b beats) alive(i etcdlock.Info, now time.Duration) bool {
-	if old, ok := b[i.Name]; ok && old.rev == i.Beat {
+	if old, ok := b[i.Name]; ok && i.Beat <= old.rev { // a list may be older than the one before
 		return now-old.at <= i.TTL
 	}
 	b[i.Name] = beat{i.Beat, now}

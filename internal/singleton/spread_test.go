@@ -42,6 +42,9 @@ type contest struct {
 func newContest(t *testing.T, client *etcdlock.Client, id, holder string, others []string, ttl time.Duration) *contest {
 	t.Helper()
 	c := &contest{t: t, electors: map[string][2]*lease.Elector{}}
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { stop(); wg.Wait() })
 	for k := range c.locks {
 		lock, err := client.Lock(fmt.Sprintf("%s-%d", id, k))
 		if err != nil {
@@ -53,7 +56,10 @@ func newContest(t *testing.T, client *etcdlock.Client, id, holder string, others
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = p.Withdraw(context.Background()) })
+			wg.Go(func() {
+				_ = p.Run(ctx)
+				_ = p.Withdraw(context.Background())
+			})
 		}
 		for _, name := range others {
 			spread := NewSpread(client, lock, name)
@@ -76,14 +82,11 @@ func newContest(t *testing.T, client *etcdlock.Client, id, holder string, others
 			t.Fatal(err)
 		}
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
 	for _, es := range c.electors {
 		for _, e := range es {
 			wg.Go(func() { _ = e.Run(ctx, idle{}.Lead) })
 		}
 	}
-	t.Cleanup(func() { stop(); wg.Wait() })
 	return c
 }
 

@@ -46,14 +46,17 @@ func turn(infos []etcdlock.Info, key, me string) int {
 // them by priority, then who holds less, then by lot: the same for all that count,
 // and another one for each singleton (rendezvous hashing).
 func queue(i etcdlock.Info, held map[string]int) []etcdlock.Candidate {
-	waiting := slices.Clone(i.Waiting)
+	waiting, lots := slices.Clone(i.Waiting), map[string]string{}
+	for _, c := range waiting {
+		lots[c.Name] = lot(i.Name, c.Name)
+	}
 	slices.SortFunc(waiting, func(a, b etcdlock.Candidate) int {
 		return cmp.Or(
 			lastIf(a.Name != i.MoveTo, b.Name != i.MoveTo),
 			lastIf(a.Name == i.Last, b.Name == i.Last),
 			cmp.Compare(b.Priority, a.Priority),
 			cmp.Compare(held[a.Name], held[b.Name]),
-			cmp.Compare(lot(i.Name, a.Name), lot(i.Name, b.Name)),
+			cmp.Compare(lots[a.Name], lots[b.Name]),
 		)
 	})
 	return waiting
