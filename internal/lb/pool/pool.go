@@ -2,7 +2,9 @@ package pool
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -42,13 +44,31 @@ type Entry[T Handle] struct {
 	Ready  bool
 	Local  bool // in the own zone
 	Off    bool // drained by an operator: not even used when nothing is ready
+
+	turn *turn // set by Pool.Set
 }
+
+// turn is a backend's place in the smooth weighted round robin that decides among
+// equals; it stays while the backend is in the pool.
+type turn struct {
+	current atomic.Int64
+	seen    uint64 // the Set that had it last
+}
+
+// turnScale makes whole numbers of weights, those of a slow start too.
+const turnScale = 1024
+
+func (e *Entry[T]) share() int64 { return max(1, int64(e.Weight*turnScale)) }
 
 // Pool holds the backends. Set may be called while Pick runs.
 type Pool[T Handle] struct {
 	algorithm Algorithm
 	next      atomic.Uint64
 	now       atomic.Pointer[snapshot[T]]
+
+	mu    sync.Mutex // of Set
+	sets  uint64
+	turns map[T]*turn
 }
 
 type snapshot[T Handle] struct {
@@ -58,15 +78,23 @@ type snapshot[T Handle] struct {
 
 // New makes an empty pool.
 func New[T Handle](a Algorithm) *Pool[T] {
-	p := &Pool[T]{algorithm: a}
+	p := &Pool[T]{algorithm: a, turns: map[T]*turn{}}
 	p.now.Store(&snapshot[T]{})
 	return p
 }
 
 // Set replaces what Pick chooses from.
 func (p *Pool[T]) Set(entries []Entry[T]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sets++
 	s := &snapshot[T]{}
 	for _, e := range entries {
+		if e.turn = p.turns[e.Handle]; e.turn == nil {
+			e.turn = &turn{}
+			p.turns[e.Handle] = e.turn
+		}
+		e.turn.seen = p.sets
 		switch {
 		case e.Off:
 		case e.Ready:
@@ -81,6 +109,7 @@ func (p *Pool[T]) Set(entries []Entry[T]) {
 	if p.algorithm == RoundRobin {
 		s.turns = turns(s.ready)
 	}
+	maps.DeleteFunc(p.turns, func(_ T, t *turn) bool { return t.seen != p.sets })
 	p.now.Store(s)
 }
 
@@ -119,24 +148,63 @@ func (p *Pool[T]) Competitor(tried []T, random uint64) (t T, ok bool) {
 	return least(s.ready, tried, random)
 }
 
-// least returns the entry with the fewest connections for its weight; random
-// decides where to begin, and so among equals.
+// least returns the entry with the fewest connections for its weight. Among equals
+// the turn decides, or, where they weigh the same, random, which says where to begin.
 func least[T Handle](es []Entry[T], tried []T, random uint64) (best T, ok bool) {
 	if len(es) == 0 {
 		return best, false
 	}
-	var cost float64
-	start := int(random % uint64(len(es)))
+	var (
+		cost, weight float64
+		uneven       bool // equals of several weights
+		start        = int(random % uint64(len(es)))
+	)
 	for i := range es {
 		e := &es[(start+i)%len(es)]
 		if len(tried) > 0 && slices.Contains(tried, e.Handle) {
 			continue
 		}
-		if c := float64(e.Handle.Active()+1) / e.Weight; !ok || c < cost {
-			best, cost, ok = e.Handle, c, true
+		switch c := e.cost(); {
+		case !ok || c < cost:
+			best, cost, weight, uneven, ok = e.Handle, c, e.Weight, false, true
+		case c == cost:
+			uneven = uneven || e.Weight != weight
+		}
+	}
+	if uneven {
+		if t, found := inSmoothTurn(es, tried, start, cost); found {
+			return t, true
 		}
 	}
 	return best, ok
+}
+
+func (e *Entry[T]) cost() float64 { return float64(e.Handle.Active()) / e.Weight }
+
+// inSmoothTurn is a step of smooth weighted round robin among the entries of at most
+// that cost, as nginx's least_conn takes it. Threads that take one at the same time may
+// take the same entry, no more: what is added is always taken off again.
+func inSmoothTurn[T Handle](es []Entry[T], tried []T, start int, cost float64) (t T, ok bool) {
+	var (
+		best       *turn
+		top, total int64
+	)
+	for i := range es {
+		e := &es[(start+i)%len(es)]
+		if len(tried) > 0 && slices.Contains(tried, e.Handle) || e.cost() > cost {
+			continue
+		}
+		share := e.share()
+		total += share
+		if now := e.turn.current.Add(share); best == nil || now > top {
+			best, top, t = e.turn, now, e.Handle
+		}
+	}
+	if best == nil { // they have got connections meanwhile
+		return t, false
+	}
+	best.current.Add(-total)
+	return t, true
 }
 
 func betterOfTwo[T Handle](es []Entry[T], tried []T, random uint64) (best T, ok bool) {

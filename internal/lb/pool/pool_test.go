@@ -87,6 +87,72 @@ func TestPick(t *testing.T) {
 	}
 }
 
+// One connection after the other: nobody has any when the next one comes, and yet each
+// backend gets its share, also one that starts slowly.
+func TestLightTrafficKeepsWeights(t *testing.T) {
+	for _, alg := range []Algorithm{LeastConn, LocalFirst} {
+		for _, weights := range [][]float64{{1, 2}, {1, 2, 1}, {256, 1, 3}, {1, 1, 0.25}, {7, 7, 2}} {
+			p := New[*fake](alg)
+			var (
+				es    []Entry[*fake]
+				total float64
+			)
+			for _, w := range weights {
+				es = append(es, Entry[*fake]{Handle: &fake{}, Weight: w, Ready: true, Local: true})
+				total += w
+			}
+			es = append(es, Entry[*fake]{Handle: &fake{}, Weight: 9}, Entry[*fake]{Handle: &fake{}, Weight: 9, Ready: true, Off: true})
+			got := map[*fake]float64{}
+			for i := range int(total * 40) {
+				p.Set(es) // as each probe does
+				f, _ := p.Pick(nil, uint64(i)*7919)
+				got[f]++
+			}
+			for i, w := range weights {
+				if want := w * 40; math.Abs(got[es[i].Handle]-want) > 3 {
+					t.Errorf("%s, weights %v: backend %d got %v of %v, want %v", alg, weights, i, got[es[i].Handle], total*40, want)
+				}
+			}
+		}
+	}
+}
+
+// With connections that stay, loads are by weight.
+func TestKeptConnectionsKeepWeights(t *testing.T) {
+	p := New[*fake](LeastConn)
+	es := []Entry[*fake]{{Handle: &fake{}, Weight: 1, Ready: true}, {Handle: &fake{}, Weight: 2, Ready: true}, {Handle: &fake{}, Weight: 0.5, Ready: true}}
+	p.Set(es)
+	for i := range uint64(350) {
+		f, _ := p.Pick(nil, i*7919)
+		f.n++
+	}
+	if a, b, c := es[0].Handle.n, es[1].Handle.n, es[2].Handle.n; a != 100 || b != 200 || c != 50 {
+		t.Errorf("%d, %d, %d connections, want 100, 200, 50", a, b, c)
+	}
+}
+
+// Equal backends are taken at random, so that many balancers do not all begin with the same.
+func TestEqualsAreTakenAtRandom(t *testing.T) {
+	es := entries("a b c")
+	for i := range uint64(9) {
+		p := New[*fake](LeastConn)
+		p.Set(es)
+		if f, _ := p.Pick(nil, i); f != es[i%3].Handle {
+			t.Errorf("random %d: %s", i, f.name)
+		}
+	}
+}
+
+func TestPickAllocatesNothing(t *testing.T) {
+	for _, alg := range []Algorithm{LeastConn, RoundRobin, Random2, LocalFirst} {
+		p := New[*fake](alg)
+		p.Set(entries("aw b cl dwl"))
+		if n := testing.AllocsPerRun(100, func() { p.Pick(nil, 5) }); n != 0 {
+			t.Errorf("%s: %v allocations", alg, n)
+		}
+	}
+}
+
 func TestCompetitor(t *testing.T) {
 	for _, tc := range []struct{ spec, tried, want string }{
 		{"a0 b1 c2-", "a", "b"},
