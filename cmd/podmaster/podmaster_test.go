@@ -418,6 +418,51 @@ func TestOneShotPassesTheStatusOn(t *testing.T) {
 	}
 }
 
+// A job that podmaster's stop ended half-way was not done: its own status says so. Nor
+// was one that never began.
+func TestStoppedOneShotPassesTheStatusOn(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	etcd := "--etcd-servers=" + cluster.Endpoints()[0]
+	for name, tc := range map[string]struct {
+		script string
+		want   int
+	}{
+		"ends of the signal":     {"echo >$OUT; exec sleep 1000", 143},
+		"ignores it":             {"trap '' TERM; echo >$OUT; while :; do sleep 0.02; done", 137},
+		"has its own failure":    {"trap 'exit 5' TERM; echo >$OUT; while :; do sleep 0.02; done", 5},
+		"ends well all the same": {"trap 'exit 0' TERM; echo >$OUT; while :; do sleep 0.02; done", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "out")
+			t.Setenv("OUT", out)
+			c := startCmd(t, etcd, "--key=half", "--whoami=m1", "--oneshot", "--stop-grace=200ms", "--", "sh", "-c", tc.script)
+			testwait.For(t, "the command", 20*time.Second, func() error { _, err := os.Stat(out); return err })
+			_ = c.Process.Signal(syscall.SIGTERM)
+			if code := c.exit(t); code != tc.want {
+				t.Errorf("code %d, want %d", code, tc.want)
+			}
+			if info := waitHolder(t, cluster, "half", ""); info.Ended != "stopped" {
+				t.Errorf("not released: %+v", info)
+			}
+		})
+	}
+	holder := startCmd(t, etcd, "--key=half", "--whoami=m1", "--", "sleep", "1000")
+	waitHolder(t, cluster, "half", "m1")
+	c := startCmd(t, etcd, "--key=half", "--whoami=m2", "--oneshot", "--", "true")
+	testwait.For(t, "m2 to wait", 20*time.Second, func() error {
+		if info := waitHolder(t, cluster, "half", "m1"); len(info.Waiting) != 1 {
+			return fmt.Errorf("%+v", info.Waiting)
+		}
+		return nil
+	})
+	_ = c.Process.Signal(syscall.SIGTERM)
+	if code := c.exit(t); code != 1 || !strings.Contains(c.out.String(), "stopped before the command") {
+		t.Errorf("stopped while it waited: code %d", code)
+	}
+	_ = holder.Process.Signal(syscall.SIGTERM)
+	holder.exit(t)
+}
+
 // A cron job on every host is run by one of them: the others give up, and run nothing.
 func TestWaitGivesUp(t *testing.T) {
 	cluster := etcdtest.Start(t, 1, etcdtest.Options{})

@@ -262,7 +262,11 @@ func (p *podmaster) run(ctx context.Context) error {
 		}()
 	}
 	go p.shrink(ctx)
-	return p.runtime.Run(ctx)
+	err := p.runtime.Run(ctx)
+	if err == nil && p.o.oneShot && !p.runtime.Finished() {
+		return errors.New("stopped before the command could run to its end")
+	}
+	return err
 }
 
 func (p *podmaster) etcdReady(context.Context) error {
@@ -312,7 +316,11 @@ func explain(o *options, err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &exit):
-		return &exitcode.Error{Code: exit.Exit.ShellCode(), Err: err}
+		code := exit.Exit.ShellCode()
+		if code <= 0 { // it did not start, or nobody knows
+			code = exitcode.Failed
+		}
+		return &exitcode.Error{Code: code, Err: err}
 	case errors.As(err, &taken):
 		return exitcode.Errorf(exitcode.Refused, "%w", err).WithHint("podmaster --whoami ANOTHER-NAME, or stop that process")
 	case errors.Is(err, lease.ErrNotTaken):

@@ -43,7 +43,8 @@ type Config struct {
 	// confirmed. Default 0: right for work that a dead man's switch ends.
 	LockDelay time.Duration
 	// YieldFor is how long the others give way to a candidate that a release
-	// names; one that handed over stays behind for twice that. Default TTL.
+	// names; one that handed over stays behind for twice that, unless the lock is
+	// ordered to it. After a pause nobody stays behind. Default TTL.
 	YieldFor time.Duration
 	// Delay is asked once each time the lock is there for any candidate, as rec shows
 	// it: ended, or expired by now. It returns how long from the call on to leave the

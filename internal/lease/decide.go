@@ -7,7 +7,7 @@ type self struct {
 	id, name string
 	maxSkew  float64
 	yieldFor time.Duration
-	behind   time.Duration // own clock: stay behind until then (after a hand-over)
+	behind   time.Duration // own clock: stay behind until then (after a hand-over to others)
 }
 
 // sight is what a candidate knows of the holder by its own clock.
@@ -80,13 +80,15 @@ func decide(s sight, me self, now time.Duration) action {
 		// A claim of our own whose answer was lost: nothing was started for it.
 	case !s.rec.free():
 		until, open = s.at+expiry(s.rec, me), true
-	case s.rec.Next == me.name && s.rec.Next != "":
+	case s.rec.MoveTo == me.name:
+		// An order to us is newer than whatever we, or the last holder, left to others.
+	case s.rec.MoveTo == "" && s.rec.Next == me.name:
 	default:
-		until, open = max(s.freeAt, me.behind), s.rec.MoveTo != me.name
+		until, open = max(s.freeAt, me.behind), true
 		if s.rec.Next != "" {
 			until = max(until, s.freeAt+me.yieldFor)
 		}
-		if s.rec.MoveTo != "" && s.rec.MoveTo != me.name {
+		if s.rec.MoveTo != "" {
 			until = max(until, s.orderAt+me.yieldFor)
 		}
 	}

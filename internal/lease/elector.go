@@ -70,10 +70,10 @@ func (e *Elector) Status() (Status, <-chan struct{}) { return e.status.get() }
 // What lead returns decides what comes next: nil ends Run with nil after the
 // release; a *Yield or ErrYield hands over; ErrUnconfirmed keeps the lock till it
 // expires, which counts as lost; any other error ends Run with it, after the release, unless the term
-// was lost or stopped.
+// was lost or an order ended it.
 //
-// Run must not be called again before it has returned. It returns nil when ctx ended and the term was released, ErrLost with
-// Config.Once, and ErrStuck at once when lead misses the deadline.
+// Run must not be called again before it has returned. It returns nil when ctx ended, the term was released and lead
+// had no error of its own, ErrLost with Config.Once, and ErrStuck at once when lead misses the deadline.
 func (e *Elector) Run(ctx context.Context, lead func(context.Context, *Term) error) error {
 	defer e.status.update(func(s *Status) { s.Role, s.Token = Idle, 0 })
 	c := &e.campaign
@@ -94,14 +94,20 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context, *Term) err
 		switch {
 		case errors.Is(err, ErrStuck):
 			return err
-		case ctx.Err() != nil:
-			return nil
 		case errors.Is(err, ErrLost):
+			if ctx.Err() != nil {
+				return nil
+			}
 			if e.cfg.Once {
 				return err
 			}
 		case errors.As(err, &yield), errors.Is(err, ErrYield):
-			c.behind = e.cfg.Clock.Now() + 2*e.cfg.YieldFor
+			if ctx.Err() != nil {
+				return nil
+			}
+			if yield != paused {
+				c.behind = e.cfg.Clock.Now() + 2*e.cfg.YieldFor
+			}
 		default:
 			return err
 		}
@@ -114,6 +120,8 @@ type campaign struct {
 	sight  sight
 	behind time.Duration
 	giveUp time.Duration // when this campaign does, if Config.Wait says so
+	told   int64         // token of the holder that was last logged as waited for
+	paused bool          // that it is paused was logged
 }
 
 // win waits until the lock is ours. It returns the moment at which the claim that
@@ -137,6 +145,7 @@ func (c *campaign) win(ctx context.Context) (Held, time.Duration, error) {
 		}
 		switch {
 		case errors.Is(err, ErrNotTaken):
+			cfg.Logger.Info("not taken in time", "wait", *cfg.Wait, "err", err)
 			return nil, 0, err
 		case err != nil && !errors.Is(err, ErrChanged) && c.late(cfg.Clock.Now()):
 			return nil, 0, fmt.Errorf("%w: %w", ErrNotTaken, err)
@@ -172,6 +181,7 @@ func (c *campaign) round(ctx context.Context) (Held, time.Duration, error) {
 		if act.take {
 			return c.take(ctx)
 		}
+		c.tell()
 		if c.late(now) && (c.sight.rec.Paused || c.sight.heard && c.sight.rec.Holder != c.e.cfg.Holder) {
 			return nil, 0, c.notTaken()
 		}
@@ -208,6 +218,19 @@ func (c *campaign) round(ctx context.Context) (Held, time.Duration, error) {
 	}
 }
 
+// tell logs whom we wait for: once for each holder, and once for each pause.
+func (c *campaign) tell() {
+	rec, log := c.sight.rec, c.e.cfg.Logger
+	switch {
+	case rec.Paused && !c.paused:
+		log.Info("waiting: it is paused")
+	case !rec.Paused && !rec.free() && rec.Token != c.told:
+		log.Info("waiting: another one holds the lock", "holder", rec.Holder, "address", rec.Address, "token", rec.Token)
+		c.told = rec.Token
+	}
+	c.paused = rec.Paused
+}
+
 // late reports that this campaign has lasted as long as it may.
 func (c *campaign) late(now time.Duration) bool { return c.e.cfg.Wait != nil && now >= c.giveUp }
 
@@ -238,9 +261,6 @@ func (c *campaign) ask(ctx context.Context) {
 
 func (c *campaign) see(rec Record) {
 	now := c.e.cfg.Clock.Now()
-	if c.sight.started && c.sight.rec.Token != rec.Token && rec.Token != 0 {
-		c.e.cfg.Logger.Info("the holder changed", "holder", rec.Holder, "token", rec.Token, "ended", rec.Ended)
-	}
 	c.sight = c.e.mutant.sight(c.sight, c.sight.see(rec, now))
 	if now >= c.behind || (!rec.free() && rec.ID != c.e.id) {
 		c.behind = 0 // another one has taken it, or none wants it
@@ -276,7 +296,7 @@ func (e *Elector) read(ctx context.Context) (Record, error) {
 
 // noteRound tells that the loop is alive, and how the store is. It logs changes only.
 func (e *Elector) noteRound(err error) {
-	if errors.Is(err, ErrChanged) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, ErrChanged) || errors.Is(err, ErrNotTaken) || errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	old, _ := e.status.get()

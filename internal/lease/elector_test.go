@@ -3,6 +3,7 @@ package lease_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -206,6 +207,87 @@ func TestOrders(t *testing.T) {
 		defer b.mu.Unlock()
 		if n := len(b.diary); n != 7 || b.diary[5] != "m2 ends" || b.diary[6] == "m2 begins" {
 			t.Errorf("after a move to nobody: %q", b.diary)
+		}
+	})
+}
+
+// After a pause nobody stays behind: the only candidate begins at the resume, and
+// the one that an order names at the order.
+func TestNobodyStaysBehindAfterAPause(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.run("m1", b.elector("m1", nil), nil)
+		synctest.Wait()
+		b.mem.Pause()
+		synctest.Wait()
+		b.wantDiary("m1 begins", "m1 ends")
+		b.mem.Unpause()
+		synctest.Wait()
+		b.wantDiary("m1 begins", "m1 ends", "m1 begins")
+	})
+}
+
+// Who handed over stays behind, but not if an order names it meanwhile.
+func TestAnOrderToOneThatStaysBehind(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		first := true
+		b.run("m1", b.elector("m1", nil), func(ctx context.Context, _ *lease.Term) error {
+			if first {
+				first = false
+				return &lease.Yield{To: "m9", Reason: "crashed"}
+			}
+			<-ctx.Done()
+			return nil
+		})
+		b.run("m2", b.elector("m2", nil), nil)
+		time.Sleep(time.Second) // m2 leaves it to m9 for a TTL, m1 for two
+		b.wantDiary("m1 begins", "m1 ends")
+		b.mem.Move("m1")
+		synctest.Wait()
+		b.wantDiary("m1 begins", "m1 ends", "m1 begins")
+	})
+}
+
+// What lead says of its own end is Run's, also when Run was told to stop.
+func TestLeadsErrorAtAStop(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		half := errors.New("half done")
+		stop, res := b.run("m1", b.elector("m1", nil), func(ctx context.Context, _ *lease.Term) error { <-ctx.Done(); return half })
+		synctest.Wait()
+		stop()
+		if err := <-res; !errors.Is(err, half) {
+			t.Errorf("run: %v", err)
+		}
+		if rec, _ := b.mem.Read(b.t.Context()); !rec.Ended || rec.Reason != "stopped" {
+			t.Errorf("%+v", rec)
+		}
+	})
+}
+
+// A candidate says once whom it waits for, and again when that changes; giving up
+// is no fault of the store's.
+func TestWaitingIsTold(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		var out strings.Builder
+		wait := 20 * time.Second
+		e := b.elector("m3", func(c *lease.Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo}))
+			c.Wait = &wait
+		})
+		b.run("m1", b.elector("m1", nil), nil)
+		synctest.Wait()
+		b.run("m2", b.elector("m2", nil), nil)
+		synctest.Wait()
+		_, res := b.run("m3", e, nil)
+		time.Sleep(5 * time.Second)
+		b.mem.Move("m2")
+		if err := <-res; !errors.Is(err, lease.ErrNotTaken) {
+			t.Fatalf("run: %v", err)
+		}
+		log := out.String()
+		for text, n := range map[string]int{"waiting: another one": 2, "holder=m1": 1, "holder=m2": 1, "not taken in time": 1, "level=WARN": 0} {
+			if got := strings.Count(log, text); got != n && (text != "not taken in time" || got == 0) {
+				t.Errorf("%q %d times, want %d:\n%s", text, got, n, log)
+			}
 		}
 	})
 }

@@ -11,7 +11,7 @@ var (
 	// deadline. The caller must end the process: what lead runs may still work.
 	ErrStuck = errors.New("the work did not stop by the term's deadline")
 	// ErrYield is returned by a lead that stopped its work and wants another
-	// candidate to go on. Run releases the lock and stays behind for
+	// candidate to go on. Run releases the lock and stays behind: see
 	// Config.YieldFor. Wrap it in a *Yield to name the candidate.
 	ErrYield = errors.New("the term is handed over")
 	// ErrUnconfirmed is returned by a lead that cannot tell whether its work has
@@ -39,6 +39,9 @@ func (y *Yield) Error() string {
 	}
 	return "hand over to " + y.To + ": " + y.Reason
 }
+
+// paused is the Yield of a pause: no hand-over, for nobody is to go on.
+var paused = &Yield{Reason: "paused"}
 
 // Is makes errors.Is(y, ErrYield) true.
 func (y *Yield) Is(target error) bool { return target == ErrYield }

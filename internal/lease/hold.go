@@ -232,7 +232,7 @@ func (r *reign) see(rec Record) {
 	case rec.Token != r.term.Token() || rec.Ended:
 		r.lose(fmt.Errorf("%w: the record is now of token %d", ErrLost, rec.Token))
 	case rec.Paused:
-		r.stop(&Yield{Reason: "paused"})
+		r.stop(paused)
 	case rec.MoveTo != "" && rec.MoveTo != r.e.cfg.Holder:
 		r.stop(&Yield{To: rec.MoveTo, Reason: "moved"})
 	}
@@ -261,8 +261,9 @@ func (r *reign) end(ctx context.Context, err error) error {
 		outcome = yield
 		rel = Release{Next: yield.To, Reason: yield.Reason}
 	case r.stopping != nil:
-		outcome = nil
 		rel.Reason = "stopped"
+	case err == nil:
+		rel.Reason = "finished"
 	}
 	if err != nil && rel.Reason == "" {
 		rel.Reason = err.Error()
@@ -280,6 +281,10 @@ func (r *reign) release(ctx context.Context, rel Release, outcome error) error {
 		r.log.Warn("the lock could not be released; it will expire", "err", err)
 		return outcome
 	}
-	r.log.Info("the lock is released", "next", rel.Next, "took", r.e.cfg.Clock.Now()-start)
+	msg := "the lock is released"
+	if errors.Is(r.stopping, ErrLost) { // Release is silent about a term that was not ours any more
+		msg = "the lock is given back, unless another one has it already"
+	}
+	r.log.Info(msg, "reason", rel.Reason, "next", rel.Next, "took", r.e.cfg.Clock.Now()-start)
 	return outcome
 }

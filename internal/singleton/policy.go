@@ -2,6 +2,7 @@ package singleton
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -37,7 +38,8 @@ func (e ending) String() string {
 // OK reports whether the work ended by itself with success.
 func (e ending) OK() bool { return e.why == "" && e.Exit.OK() }
 
-// lead calls once again and again for one term.
+// lead calls once again and again for one term. One-shot work that a stop ended
+// returns how it ended: whoever waits for it must know whether it was done.
 func (p policy) lead(ctx context.Context, term *lease.Term, what string, once func(context.Context, *lease.Term) (ending, error)) error {
 	crashes := budget{limit: p.budget, window: p.window}
 	pause := backoff.Backoff{Base: DefaultRestartPause, Max: 10 * time.Second}
@@ -48,24 +50,29 @@ func (p policy) lead(ctx context.Context, term *lease.Term, what string, once fu
 		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
+		stopped := ctx.Err() != nil
+		switch {
+		case stopped && !(p.oneShot && errors.Is(context.Cause(ctx), lease.ErrStopped)):
 			return nil
-		}
-		if p.oneShot {
-			if !end.OK() {
-				return &ExitError{Exit: end.Exit, Why: end.why}
-			}
+		case p.oneShot && (end.OK() || stopped && end.Exit.OK()):
 			return nil
+		case p.oneShot:
+			return &ExitError{Exit: end.Exit, Why: end.why}
 		}
 		now := p.clock.Now()
 		if now-start > p.window {
 			pause.Reset()
 		}
 		if crashes.spend(now) {
-			return &lease.Yield{Reason: fmt.Sprintf("%d ends within %v, the last one: %s", crashes.used(), p.window, end)}
+			log.Warn("the crash budget is used up: the term is handed over", "work", what, "how", end.String(), "ends", crashes.used(), "within", p.window)
+			return &lease.Yield{Reason: fmt.Sprintf("crashed: %d ends within %v, the last one: %s", crashes.used(), p.window, end)}
 		}
 		wait := pause.Next()
-		log.Warn("the work ended and is restarted", "work", what, "how", end.String(), "pause", wait)
+		if term.Valid() {
+			log.Warn("the work ended and is restarted", "work", what, "how", end.String(), "pause", wait)
+		} else { // frozen beyond the deadline, we may come here before the elector has noticed
+			log.Warn("the work ended with its term", "work", what, "how", end.String())
+		}
 		if !sleep(ctx, wait) {
 			return nil
 		}

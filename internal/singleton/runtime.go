@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/hactl/hactl/internal/lease"
@@ -47,7 +48,10 @@ type Config struct {
 }
 
 // Runtime runs one singleton.
-type Runtime struct{ cfg Config }
+type Runtime struct {
+	cfg      Config
+	finished atomic.Bool
+}
 
 // New starts nothing.
 func New(cfg Config) (*Runtime, error) {
@@ -172,5 +176,11 @@ func (r *Runtime) lead(ctx context.Context, term *lease.Term) error {
 		r.cfg.Gate.Open(term)
 		defer r.cfg.Gate.Shut()
 	}
-	return r.cfg.Work.Lead(ctx, term)
+	err := r.cfg.Work.Lead(ctx, term)
+	r.finished.Store(err == nil && (ctx.Err() == nil || errors.Is(context.Cause(ctx), lease.ErrStopped)))
+	return err
 }
+
+// Finished reports, after Run, whether one-shot work ran and ended with success: Run
+// also returns nil when it was stopped while another one held the lock.
+func (r *Runtime) Finished() bool { return r.finished.Load() }
