@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +19,7 @@ import (
 
 	"github.com/hactl/hactl/internal/config"
 	"github.com/hactl/hactl/internal/exitcode"
+	"github.com/hactl/hactl/internal/lease"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
 )
 
@@ -87,7 +91,12 @@ func etcdPlace(c *cli.Context) (endpoints []string, tlsConfig *tls.Config, err e
 	} else {
 		l := layoutOf(c)
 		cluster, err := config.Load(l)
-		if err != nil {
+		var coded *exitcode.Error
+		switch {
+		case errors.As(err, &coded) && errors.Is(err, fs.ErrNotExist):
+			words := append([]string{c.Command.Name}, c.Args().Slice()...)
+			return nil, nil, coded.WithHint("%s --etcd-servers URL", again(c, words...))
+		case err != nil:
 			return nil, nil, err
 		}
 		endpoints = cluster.EtcdClientURLs()
@@ -115,9 +124,28 @@ func singletonClient(c *cli.Context) (*etcdlock.Client, error) {
 	return client, nil
 }
 
+// again is a command about singletons with the place of etcd that this one was given.
+func again(c *cli.Context, words ...string) string {
+	words = append([]string{"hactl", "singleton"}, words...)
+	for _, name := range []string{"root", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile"} {
+		if v := c.String(name); v != "" {
+			words = append(words, "--"+name, quoted(v))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// quoted is a word as a shell takes it.
+func quoted(s string) string {
+	if strings.ContainsAny(s, " \t\n'\"\\$`&;|<>()*?[]{}~#!") {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
+}
+
 // unreachable gives an error of etcd its exit code and the next thing to do.
-func unreachable(err error) error {
-	return exitcode.Errorf(exitcode.Unreachable, "%w", err).WithHint("hactl status; hactl singleton ls --stale")
+func unreachable(c *cli.Context, err error) error {
+	return exitcode.Errorf(exitcode.Unreachable, "%w", err).WithHint("%s", again(c, "ls", "--stale"))
 }
 
 func singletonLs(c *cli.Context, e *env) error {
@@ -133,23 +161,33 @@ func singletonLs(c *cli.Context, e *env) error {
 	ctx, cancel := context.WithTimeout(c.Context, 5*time.Second)
 	defer cancel()
 	infos := []etcdlock.Info{}
+	var missing error // the others are printed all the same
 	if c.Args().Present() {
 		for _, name := range c.Args().Slice() {
-			info, err := getSingleton(ctx, client, name, c.Bool("stale"))
-			if err != nil {
+			info, err := getSingleton(ctx, c, client, name, c.Bool("stale"))
+			switch {
+			case errors.Is(err, errNoSingleton):
+				missing = cmp.Or(missing, err)
+			case err != nil:
 				return err
+			default:
+				infos = append(infos, info)
 			}
-			infos = append(infos, info)
+		}
+		if len(infos) == 0 {
+			return missing
 		}
 	} else if infos, err = etcdlock.List(ctx, client, c.Bool("stale")); err != nil {
-		return unreachable(err)
+		return unreachable(c, err)
 	}
 	if out == "json" {
 		enc := json.NewEncoder(e.stdout)
 		enc.SetIndent("", "  ")
-		return enc.Encode(map[string]any{"singletons": infos})
+		err = enc.Encode(map[string]any{"singletons": infos})
+	} else {
+		err = printSingletons(e.stdout, infos, time.Now())
 	}
-	return printSingletons(e.stdout, infos, time.Now())
+	return cmp.Or(err, missing)
 }
 
 func printSingletons(w io.Writer, infos []etcdlock.Info, now time.Time) error {
@@ -188,22 +226,28 @@ func singletonNote(i etcdlock.Info, now time.Time) string {
 		notes = append(notes, fmt.Sprintf("not renewed for %v", age.Truncate(time.Second)))
 	}
 	if i.Holder == "" && i.Last != "" {
-		notes = append(notes, fmt.Sprintf("last held by %s, %s", i.Last, i.Ended))
+		note := "last held by " + i.Last
+		if i.Ended != "" && (i.Ended != "paused" || !i.Paused) {
+			note += ", " + i.Ended
+		}
+		notes = append(notes, note)
 	}
 	return strings.Join(notes, "; ")
 }
 
+var errNoSingleton = errors.New("no singleton of this name")
+
 // getSingleton errs when there is none of this name.
-func getSingleton(ctx context.Context, client *etcdlock.Client, name string, stale bool) (etcdlock.Info, error) {
+func getSingleton(ctx context.Context, c *cli.Context, client *etcdlock.Client, name string, stale bool) (etcdlock.Info, error) {
 	if _, err := etcdlock.Prefix(name); err != nil {
 		return etcdlock.Info{}, exitcode.Errorf(exitcode.Usage, "%w", err)
 	}
 	info, err := etcdlock.Get(ctx, client, name, stale)
 	if err != nil {
-		return info, unreachable(err)
+		return info, unreachable(c, err)
 	}
 	if info.Name == "" {
-		return info, exitcode.Errorf(exitcode.Failed, "no singleton %q", name).WithHint("hactl singleton ls")
+		return info, exitcode.Errorf(exitcode.Failed, "%q: %w", name, errNoSingleton).WithHint("%s", again(c, "ls"))
 	}
 	return info, nil
 }
@@ -211,7 +255,7 @@ func getSingleton(ctx context.Context, client *etcdlock.Client, name string, sta
 // withSingleton does what move, pause and resume have in common.
 func withSingleton(c *cli.Context, f func(ctx context.Context, client *etcdlock.Client, lock *etcdlock.Lock, info etcdlock.Info) error) error {
 	if c.NArg() != 1 {
-		return exitcode.Errorf(exitcode.Usage, "%s takes one name, and got %d arguments", c.Command.Name, c.NArg()).WithHint("hactl singleton ls")
+		return exitcode.Errorf(exitcode.Usage, "%s takes one name, and got %d arguments", c.Command.Name, c.NArg()).WithHint("%s", again(c, "ls"))
 	}
 	client, err := singletonClient(c)
 	if err != nil {
@@ -220,7 +264,7 @@ func withSingleton(c *cli.Context, f func(ctx context.Context, client *etcdlock.
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
-	info, err := getSingleton(ctx, client, c.Args().First(), false)
+	info, err := getSingleton(ctx, c, client, c.Args().First(), false)
 	if err != nil {
 		return err
 	}
@@ -242,7 +286,10 @@ func by() string {
 
 func singletonMove(c *cli.Context, e *env) error {
 	return withSingleton(c, func(ctx context.Context, client *etcdlock.Client, lock *etcdlock.Lock, info etcdlock.Info) error {
-		to, err := moveTarget(info, c.String("to"))
+		if info.Paused {
+			return refusePaused(c, info.Name)
+		}
+		to, err := moveTarget(c, info, c.String("to"))
 		if err != nil || to == info.Holder {
 			if err == nil {
 				fmt.Fprintf(e.stderr, "%s already holds %s\n", to, info.Name)
@@ -254,20 +301,29 @@ func singletonMove(c *cli.Context, e *env) error {
 			return nil
 		}
 		start := time.Now()
-		if err := lock.Move(ctx, to, by()); err != nil {
-			return unreachable(err)
+		switch err := lock.Move(ctx, to, by()); {
+		case errors.Is(err, etcdlock.ErrPaused):
+			return refusePaused(c, info.Name)
+		case err != nil:
+			return unreachable(c, err)
 		}
-		now, late := awaitSingleton(ctx, client, info.Name, func(i etcdlock.Info) bool { return i.Holder == to && i.Token > info.Token })
-		if late != nil {
-			return late.WithHint("hactl singleton resume %s takes the order back", info.Name)
+		now, ok := awaitSingleton(ctx, client, info.Name, func(i etcdlock.Info) bool { return i.Holder == to && i.Token > info.Token })
+		if !ok {
+			return exitcode.Errorf(exitcode.TimedOut, "%s: not held by %s within %v, but by %s, token %d; an order stands until it is done or taken back",
+				info.Name, to, c.Duration("timeout"), cmp.Or(now.Holder, "nobody"), now.Token).WithHint("%s", again(c, "resume", info.Name))
 		}
 		fmt.Fprintf(e.stdout, "%s is held by %s, token %d, after %v\n", info.Name, to, now.Token, time.Since(start).Round(time.Millisecond))
 		return nil
 	})
 }
 
+// refusePaused says that a hand-over would lift a pause, for which there may be a reason.
+func refusePaused(c *cli.Context, name string) error {
+	return exitcode.Errorf(exitcode.Refused, "%s is paused: a move would start it again", name).WithHint("%s", again(c, "resume", name))
+}
+
 // moveTarget checks the wished candidate, or picks the first that waits.
-func moveTarget(info etcdlock.Info, to string) (string, error) {
+func moveTarget(c *cli.Context, info etcdlock.Info, to string) (string, error) {
 	var names []string
 	for _, cand := range info.Waiting {
 		names = append(names, cand.Name)
@@ -278,12 +334,12 @@ func moveTarget(info etcdlock.Info, to string) (string, error) {
 	switch {
 	case to == info.Holder && to != "":
 		return to, nil
-	case to != "":
-		return "", exitcode.Errorf(exitcode.Refused, "no candidate %q waits for %s: it would stop and nobody would go on", to, info.Name).
-			WithHint("one of: %s", dash(strings.Join(names, " ")))
 	case len(names) == 0:
-		return "", exitcode.Errorf(exitcode.Refused, "nobody waits for %s: it would stop and nobody would go on", info.Name).
-			WithHint("start podmaster --key %s on another master first", info.Name)
+		return "", exitcode.Errorf(exitcode.Refused, "nobody waits for %s: it would stop and nobody would go on; start a podmaster with --key %s elsewhere first", info.Name, info.Name).
+			WithHint("%s", again(c, "ls", info.Name))
+	case to != "":
+		return "", exitcode.Errorf(exitcode.Refused, "no candidate %q waits for %s, only %s: it would stop and nobody would go on", to, info.Name, strings.Join(names, ", ")).
+			WithHint("%s", again(c, "move", info.Name, "--to", names[0]))
 	default:
 		return names[0], nil
 	}
@@ -302,13 +358,21 @@ func singletonPause(c *cli.Context, e *env) error {
 			}
 		}
 		if err := lock.Pause(ctx, by()); err != nil {
-			return unreachable(err)
+			return unreachable(c, err)
 		}
-		_, late := awaitSingleton(ctx, client, info.Name, func(i etcdlock.Info) bool { return i.Paused && i.Holder == "" })
-		if late != nil {
-			return late.WithHint("hactl singleton ls; a holder that died is shown until its term has expired and a candidate saw that")
+		var sign vital
+		now, ok := awaitSingleton(ctx, client, info.Name, func(i etcdlock.Info) bool {
+			return i.Paused && (i.Holder == "" || sign.see(i, lease.Boottime{}.Now()) == dead)
+		})
+		switch {
+		case !ok:
+			return exitcode.Errorf(exitcode.TimedOut, "the pause of %s is set, but %s still held it after %v, token %d",
+				info.Name, dash(now.Holder), c.Duration("timeout"), now.Token).WithHint("%s", again(c, "ls", info.Name))
+		case now.Holder != "":
+			fmt.Fprintf(e.stdout, "%s is paused; its last holder %s was not heard of for %v\n", info.Name, now.Holder, sign.silence.Round(time.Second))
+		default:
+			fmt.Fprintf(e.stdout, "%s is paused\n", info.Name)
 		}
-		fmt.Fprintf(e.stdout, "%s is paused\n", info.Name)
 		return nil
 	})
 }
@@ -324,34 +388,82 @@ func singletonResume(c *cli.Context, e *env) error {
 			return nil
 		}
 		if err := lock.Unpause(ctx); err != nil {
-			return unreachable(err)
+			return unreachable(c, err)
 		}
 		if len(info.Waiting) == 0 && info.Holder == "" {
 			fmt.Fprintf(e.stdout, "%s is not paused any more, but nobody waits for it\n", info.Name)
 			return nil
 		}
-		now, late := awaitSingleton(ctx, client, info.Name, func(i etcdlock.Info) bool { return i.Holder != "" })
-		if late != nil {
-			return late.WithHint("hactl singleton ls %s", info.Name)
+		var sign vital
+		sign.see(info, lease.Boottime{}.Now())
+		state := unknown
+		now, ok := awaitSingleton(ctx, client, info.Name, func(i etcdlock.Info) bool {
+			state = sign.see(i, lease.Boottime{}.Now())
+			return state == alive || state == dead && len(i.Waiting) == 0
+		})
+		switch {
+		case !ok:
+			return exitcode.Errorf(exitcode.TimedOut, "%s is not paused any more, but nobody was seen to work on it within %v",
+				info.Name, c.Duration("timeout")).WithHint("%s", again(c, "ls", info.Name))
+		case state == dead:
+			fmt.Fprintf(e.stdout, "%s is not paused any more, but nobody waits for it; its last holder %s was not heard of for %v\n",
+				info.Name, now.Holder, sign.silence.Round(time.Second))
+		default:
+			fmt.Fprintf(e.stdout, "%s is held by %s, token %d\n", info.Name, now.Holder, now.Token)
 		}
-		fmt.Fprintf(e.stdout, "%s is held by %s, token %d\n", info.Name, now.Holder, now.Token)
 		return nil
 	})
 }
 
-// awaitSingleton asks until good says yes.
-func awaitSingleton(ctx context.Context, client *etcdlock.Client, name string, good func(etcdlock.Info) bool) (etcdlock.Info, *exitcode.Error) {
+// life is what is known of a singleton's holder.
+type life int
+
+const (
+	unknown life = iota // there is none, or it was not watched long enough
+	alive               // it renewed, or took the lock, under our eyes
+	dead                // it did not for longer than its term stands
+)
+
+// vital watches for a holder's sign of life. The record of one that died stays as it
+// was until a candidate takes over, and its times are of another machine's clock.
+type vital struct {
+	token, beat int64
+	at          time.Duration // own clock: when these were first seen
+	silence     time.Duration // for how long they stand still
+	seen        bool
+}
+
+// see takes note of what was read at now.
+func (v *vital) see(i etcdlock.Info, now time.Duration) life {
+	moved := v.seen && (i.Token != v.token || i.Beat != v.beat)
+	if !v.seen || moved {
+		v.token, v.beat, v.at, v.seen = i.Token, i.Beat, now, true
+	}
+	v.silence = now - v.at
+	switch {
+	case i.Holder == "":
+		return unknown
+	case moved:
+		return alive
+	case v.silence > i.TTL+i.TTL/10+i.Delay+500*time.Millisecond: // clocks differ in speed, by 1 % if --max-skew says no more
+		return dead
+	}
+	return unknown
+}
+
+// awaitSingleton asks until good says yes, or until ctx ends (false).
+func awaitSingleton(ctx context.Context, client *etcdlock.Client, name string, good func(etcdlock.Info) bool) (etcdlock.Info, bool) {
 	var last etcdlock.Info
 	for {
 		info, err := etcdlock.Get(ctx, client, name, false)
 		if err == nil {
 			if last = info; good(info) {
-				return info, nil
+				return info, true
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return last, exitcode.Errorf(exitcode.TimedOut, "%s is still held by %s, token %d", name, dash(last.Holder), last.Token)
+			return last, false
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

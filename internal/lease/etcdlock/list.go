@@ -31,6 +31,7 @@ type Info struct {
 	Last    string        `json:"last,omitempty"`  // who held it last, when nobody does
 	Ended   string        `json:"ended,omitempty"` // why that term ended
 	Waiting []Candidate   `json:"waiting"`         // all candidates but the holder
+	Delay   time.Duration `json:"-"`               // what others wait beyond the TTL when the present term runs out
 	Rev     int64         `json:"-"`               // of the last take, renewal or end: orders the signs of life of all singletons
 }
 
@@ -137,7 +138,7 @@ func (info *Info) apply(key string, kv *mvccpb.KeyValue) error {
 			info.Token, info.Since, info.Last, info.Ended = v.Ended.Token, v.Ended.At, v.Holder, v.Ended.Reason
 			break
 		}
-		info.Holder, info.Address = v.Holder, v.Address
+		info.Holder, info.Address, info.Delay = v.Holder, v.Address, rec.LockDelay
 	case keyBeat:
 		var v beatValue
 		if err := json.Unmarshal(kv.Value, &v); err != nil {

@@ -1,6 +1,7 @@
 package etcdlock
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -24,6 +25,33 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// A move never lifts a pause, and is ordered anew over another move.
+func TestMoveLiftsNoPause(t *testing.T) {
+	l, err := dial(t, etcdtest.Start(t, 1, etcdtest.Options{})).Lock("paused")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		do     func() error
+		err    error
+		moveTo string
+		paused bool
+	}{
+		{func() error { return l.Move(t.Context(), "m1", "test") }, nil, "m1", false},
+		{func() error { return l.Move(t.Context(), "m2", "test") }, nil, "m2", false},
+		{func() error { return l.Pause(t.Context(), "test") }, nil, "", true},
+		{func() error { return l.Move(t.Context(), "m1", "test") }, ErrPaused, "", true},
+		{func() error { return l.Unpause(t.Context()) }, nil, "", false},
+		{func() error { return l.Move(t.Context(), "m1", "test") }, nil, "m1", false},
+	} {
+		err := step.do()
+		rec, readErr := l.Read(t.Context())
+		if !errors.Is(err, step.err) || readErr != nil || rec.MoveTo != step.moveTo || rec.Paused != step.paused {
+			t.Errorf("%v, %v: %+v, want %+v", err, readErr, rec, step)
+		}
+	}
 }
 
 func dial(t *testing.T, cluster *etcdtest.Cluster) *Client {
