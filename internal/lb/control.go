@@ -21,6 +21,7 @@ func (b *Balancer) control(ctx context.Context) error {
 	defer tick.Stop()
 	last := time.Now()
 	defer b.startResolver(ctx)()
+	go b.cfg.Check.Files.Watch(ctx) // not waited for: a disk may hang
 	for {
 		b.ticked.Store(time.Now().UnixNano())
 		select {
@@ -34,7 +35,6 @@ func (b *Balancer) control(ctx context.Context) error {
 		case now := <-tick.C:
 			b.follow(ctx, false)
 			b.age(now)
-			_ = b.cfg.Check.Files.Err() // which tells of those that turned bad; the probes' connections are kept
 			b.rebalance(now, now.Sub(last))
 			last = now
 		}

@@ -2,6 +2,7 @@ package lb
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -21,21 +22,46 @@ const filesEvery = 10 * time.Second
 // logged once for each change.
 type CheckFiles struct {
 	log   *slog.Logger
-	looks []func() error
+	files []checkFile
+}
+
+// checkFile is one of them, or a certificate and its key.
+type checkFile interface {
+	look()
+	fault() error
 }
 
 // NewCheckFiles begins without any file.
 func NewCheckFiles(log *slog.Logger) *CheckFiles { return &CheckFiles{log: log} }
 
-// Err says which files are wrong now; nil if none. It looks at them first, if that
-// was not just done.
+// Watch looks at the files until ctx ends, also while nobody needs them. It returns
+// late when a disk hangs.
+func (c *CheckFiles) Watch(ctx context.Context) {
+	if c == nil {
+		return
+	}
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	for {
+		for _, f := range c.files {
+			f.look()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Err says which files were wrong when they were last looked at; nil if none.
 func (c *CheckFiles) Err() error {
 	if c == nil {
 		return nil
 	}
 	var faults []string
-	for _, look := range c.looks {
-		if err := look(); err != nil {
+	for _, f := range c.files {
+		if err := f.fault(); err != nil {
 			faults = append(faults, err.Error())
 		}
 	}
@@ -96,12 +122,13 @@ type followed[T any] struct {
 	every time.Duration
 	read  func() (T, error)
 
-	mu     sync.Mutex
-	value  T      // the last good one
-	stamp  string // of the files when it was read
-	err    error  // why they give no other one; nil: they are as they were
-	bad    string // their stamp when err was told
-	looked time.Time
+	mu      sync.Mutex // not held while the files are read: a disk may hang
+	value   T          // the last good one
+	stamp   string     // of the files when it was read
+	err     error      // why they give no other one; nil: they are as they were
+	bad     string     // their stamp when err was told
+	looked  time.Time
+	looking bool
 }
 
 // follow reads now, and returns what gives the newest good version; c knows of it.
@@ -111,27 +138,51 @@ func follow[T any](c *CheckFiles, files []string, every time.Duration, read func
 	if f.value, err = read(); err != nil {
 		return nil, err
 	}
-	c.looks = append(c.looks, func() error { _, err := f.get(); return err })
-	return func() T { v, _ := f.get(); return v }, nil
+	c.files = append(c.files, f)
+	return f.get, nil
 }
 
-// get gives the last good version, and what is wrong with the files now.
-func (f *followed[T]) get() (T, error) {
+// get gives the last good version.
+func (f *followed[T]) get() T {
+	f.look()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.looked) >= f.every {
-		f.looked = now
-		f.look()
-	}
-	return f.value, f.err
+	return f.value
 }
 
+// fault is what was wrong with the files at the last look.
+func (f *followed[T]) fault() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// look reads the files again if that is due, they have changed, and nobody else does.
 func (f *followed[T]) look() {
-	stamp := stamps(f.files)
-	if stamp == f.stamp && f.err == nil {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := time.Now(); f.looking || now.Sub(f.looked) < f.every {
 		return
 	}
-	value, err := f.read()
+	f.looked, f.looking = time.Now(), true
+	known, sound := f.stamp, f.err == nil
+	f.mu.Unlock()
+	stamp := stamps(f.files)
+	same := sound && stamp == known
+	var value T
+	var err error
+	if !same {
+		value, err = f.read()
+	}
+	f.mu.Lock()
+	f.looking = false
+	if !same {
+		f.note(stamp, value, err)
+	}
+}
+
+// note takes what the files say now; the caller holds mu.
+func (f *followed[T]) note(stamp string, value T, err error) {
 	if err != nil {
 		if f.err == nil || stamp != f.bad || err.Error() != f.err.Error() {
 			f.log.Error("a changed file of the checks is bad, what it said before counts", "files", strings.Join(f.files, " "), "err", err)
