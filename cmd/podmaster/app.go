@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -44,8 +45,8 @@ func newApp(e *env) *cli.App {
 		ErrWriter:       e.stderr,
 		HideHelpCommand: true,
 		ExitErrHandler:  func(*cli.Context, error) {},
-		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			return usage("%w", err)
+		OnUsageError: func(c *cli.Context, err error, _ bool) error {
+			return usage("%w", plainFlagError(c.App.Flags, err))
 		},
 		Flags: flags(),
 		Action: func(c *cli.Context) error {
@@ -56,6 +57,32 @@ func newApp(e *env) *cli.App {
 			return run(c, e)
 		},
 	}
+}
+
+var badValueRE = regexp.MustCompile(`^invalid (?:boolean )?value "(.*)" for (?:flag )?-([a-z-]+): parse error$`)
+
+// plainFlagError says what a flag wants, where the flag package says only that it did not get it.
+func plainFlagError(flags []cli.Flag, err error) error {
+	m := badValueRE.FindStringSubmatch(err.Error())
+	if m == nil {
+		return err
+	}
+	return wrongValue(flags, m[2], m[1], err)
+}
+
+func wrongValue(flags []cli.Flag, name, value string, err error) error {
+	for _, f := range flags {
+		if f.Names()[0] != name {
+			continue
+		}
+		switch f.(type) {
+		case *cli.DurationFlag:
+			return fmt.Errorf("--%s %q: want a duration such as 3s", name, value)
+		case *cli.IntFlag, *cli.Float64Flag:
+			return fmt.Errorf("--%s %q: want a number", name, value)
+		}
+	}
+	return err
 }
 
 // usage is an error of wrong use.
@@ -69,6 +96,9 @@ func flags() []cli.Flag {
 	}
 	dur := func(name string, value time.Duration, text string) cli.Flag {
 		return &cli.DurationFlag{Name: name, Value: value, Usage: text, EnvVars: envName(name)}
+	}
+	unset := func(name, otherwise, text string) cli.Flag {
+		return &cli.DurationFlag{Name: name, DefaultText: otherwise, Usage: text, EnvVars: envName(name)}
 	}
 	num := func(name string, value int, text string) cli.Flag {
 		return &cli.IntFlag{Name: name, Value: value, Usage: text, EnvVars: envName(name)}
@@ -87,8 +117,8 @@ func flags() []cli.Flag {
 		str("address", "where this candidate is, for people (default: found out)"),
 		dur("ttl", lease.DefaultTTL, "how long a term stands without a renewal"),
 		num("ttl-secs", 0, "the same in seconds (the first podmaster's flag)"),
-		dur("renew-every", 0, "pause between renewals (default: 2/15 of the ttl)"),
-		dur("stop-time", 0, "what killing needs: the work is stopped that long before the term ends (default: 500ms, or 1/6 of the ttl)"),
+		unset("renew-every", "2/15 of the ttl", "pause between renewals"),
+		unset("stop-time", "500ms, or 1/6 of the ttl", "what killing needs: the work is stopped that long before the term ends"),
 		&cli.Float64Flag{Name: "max-skew", Value: lease.DefaultMaxSkew, EnvVars: envName("max-skew"), Usage: "by how much the speed of two machines' clocks may differ"},
 		num("priority", 0, "candidates with a higher one are preferred"),
 		dur("prefer-after", singleton.DefaultPreferAfter, "how old a term must be before it is handed over to a candidate with a higher --priority"),

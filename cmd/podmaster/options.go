@@ -171,7 +171,7 @@ func (o *options) timing(c *cli.Context) error {
 		wait := c.Duration("wait")
 		o.lease.Wait = &wait
 	}
-	errs = append(errs, o.lease.Validate())
+	errs = append(errs, asFlags(o.lease)...)
 	o.stopGrace, o.oneShot = c.Duration("stop-grace"), c.Bool("oneshot")
 	o.preferAfter = c.Duration("prefer-after")
 	if o.preferAfter < 0 {
@@ -187,6 +187,26 @@ func (o *options) timing(c *cli.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// asFlags tells the faults of cfg's times by the names that they have here.
+func asFlags(cfg lease.Config) []error {
+	cfg.Holder = "named" // identity has told what is wrong with the name
+	joined, ok := cfg.Validate().(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	var errs []error
+	for _, err := range joined.Unwrap() {
+		text := err.Error()
+		for _, name := range []string{"renew every", "stop time", "lock delay", "max skew"} {
+			if strings.HasPrefix(text, name) {
+				text = strings.Replace(text, " ", "-", 1)
+			}
+		}
+		errs = append(errs, errors.New("--"+text))
+	}
+	return errs
 }
 
 // mode says what runs: exactly one of a command, a unit and a manifest.

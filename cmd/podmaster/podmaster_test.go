@@ -141,11 +141,13 @@ func TestBadInput(t *testing.T) {
 		"unit: no systemd here": {[]string{etcd, "--key=bad", "--unit=x.service"}, 1, "--unit"},
 		"bad duration":          {with("--ttl=soon"), 2, "ttl"},
 		"short ttl":             {with("--ttl=500ms"), 2, "at least 1s"},
+		"short ttl, by flag":    {with("--ttl=10ms"), 2, "--ttl 10ms: at least 1s"},
+		"ttl without a unit":    {with("--ttl", "3"), 2, `--ttl "3": want a duration such as 3s`},
 		"ttl 0":                 {with("--ttl-secs=0"), 2, "positive"},
 		"ttl twice":             {with("--ttl=3s", "--ttl-secs=3"), 2, "give one"},
 		"ttl against stopping":  {with("--ttl=2s", "--stop-time=1500ms"), 2, "cannot hold"},
 		"prefer before":         {with("--prefer-after=-1s"), 2, "--prefer-after"},
-		"wait before":           {with("--wait=-1s"), 2, "wait: must not"},
+		"wait before":           {with("--wait=-1s"), 2, "--wait: must not be negative"},
 		"bad name":              {with("--whoami=a b"), 2, "whoami"},
 		"history: unwritable":   {with("--history=/proc/none/h"), 2, "history"},
 		"bad gate":              {with("--gate=nowhere"), 2, "LISTEN=TARGET"},
@@ -160,12 +162,12 @@ func TestBadInput(t *testing.T) {
 		"health-fails 0":        {with("--health-url=http://127.0.0.1:1/", "--health-fails=0"), 2, "--health-fails: must be positive"},
 		"health-grace 0":        {with("--health-url=http://127.0.0.1:1/", "--health-grace=0s"), 2, "--health-grace: must be positive"},
 		"renew-every 0":         {with("--renew-every=0s"), 2, "--renew-every: must be positive"},
-		"renew-every too rare":  {with("--renew-every=1s"), 2, "3 renewals every 1s"},
+		"renew-every too rare":  {with("--renew-every=1s"), 2, "--ttl 3s cannot hold: stop time 500ms and 3 renewals every 1s"},
 		"stop-time 0":           {with("--stop-time=0s"), 2, "--stop-time: must be positive"},
 		"max-skew 0":            {with("--max-skew=0"), 2, "--max-skew: must be positive"},
-		"max-skew: absurd":      {with("--max-skew=0.7"), 2, "max skew 0.7"},
+		"max-skew: absurd":      {with("--max-skew=0.7"), 2, "--max-skew 0.7: between"},
 		"stop-grace 0":          {with("--stop-grace=0s"), 2, "--stop-grace: must be positive"},
-		"priority: no number":   {with("--priority=high"), 2, "priority"},
+		"priority: no number":   {with("--priority=high"), 2, `--priority "high": want a number`},
 		"no config":             {with("--config=" + filepath.Join(dir, "none")), 2, "no such file"},
 		"config: no such field": {with("--config=" + file("f.yaml", "ttl: 3s\nttll: 4s\n")), 2, "f.yaml:2: ttll"},
 		"config: twice":         {with("--config=" + file("g.yaml", "ttl: 3s\nttl: 4s\n")), 2, "ttl"},
@@ -187,6 +189,7 @@ func TestBadInput(t *testing.T) {
 		"command not found":     {[]string{etcd, "--key=bad", "--", "no-such-program-here"}, 1, "not found"},
 		"etcd: no URL":          {append([]string{"--etcd-servers=ftp://127.0.0.1", "--key=bad"}, command...), 2, "scheme"},
 		"etcd: nobody there":    {append([]string{"--etcd-servers=http://127.0.0.1:1", "--key=bad", "--start-timeout=1s"}, command...), 5, "refused"},
+		"etcd: told at once":    {append([]string{"--etcd-servers=http://127.0.0.1:1", "--key=bad", "--start-timeout=1s"}, command...), 5, "does not answer yet\" unit=bad"},
 		"etcd: refuses plain":   {append([]string{"--etcd-servers=http://" + strings.TrimPrefix(tlsCluster.Endpoints()[0], "https://"), "--key=bad", "--start-timeout=2s"}, command...), 5, "etcd cannot be used"},
 		"etcd: unknown CA":      {append([]string{"--etcd-servers=" + tlsCluster.Endpoints()[0], "--key=bad"}, command...), 5, "certificate"},
 		"etcd: wrong CA":        {append([]string{"--etcd-servers=" + tlsCluster.Endpoints()[0], "--key=bad", "--etcd-cafile=" + otherCA}, command...), 5, "certificate"},
@@ -202,6 +205,10 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("%v: code %d, want %d and %q:\n%s", tc.args, code, tc.code, tc.want, c.out.String())
 			}
 		})
+	}
+	name := startCmd(t, with("--whoami=a/b")...)
+	if code := name.exit(t); code != 2 || strings.Contains(name.out.String(), "holder") {
+		t.Errorf("one fault, told twice: code %d:\n%s", code, name.out.String())
 	}
 	if _, err := os.Stat(started); err == nil {
 		t.Error("the command was started")
@@ -558,6 +565,62 @@ func TestStandardStreamsArePassedOn(t *testing.T) {
 	}
 	if stdout.String() != "typed\n" || stderr.String() != "err\n" {
 		t.Errorf("stdout %q, stderr %q", stdout.String(), stderr.String())
+	}
+}
+
+// Why a candidate that works nowhere lets go is told in its log and in the list.
+func TestCrashesAreTold(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	c := startCmd(t, "--etcd-servers="+cluster.Endpoints()[0], "--key=crash", "--whoami=m1", "--crash-budget=1", "--", "sh", "-c", "exit 3")
+	const want = "crashed: 2 ends within 1m0s, the last one: exit status 3"
+	testwait.For(t, "the hand-over", 20*time.Second, func() error {
+		if info := waitHolder(t, cluster, "crash", ""); info.Last != "m1" || info.Ended != want {
+			return fmt.Errorf("%+v", info)
+		}
+		return nil
+	})
+	_ = c.Process.Signal(syscall.SIGTERM)
+	c.exit(t)
+	if out := c.out.String(); !strings.Contains(out, "crash budget is used up") || !strings.Contains(out, `how="exit status 3" ends=2 within=1m0s`) {
+		t.Error("not in the log")
+	}
+}
+
+// One that was frozen until another one had the lock neither starts its program again
+// nor releases anything, and does not say so.
+func TestThawedHolderSaysWhatIsTrue(t *testing.T) {
+	cluster := etcdtest.Start(t, 1, etcdtest.Options{})
+	etcd := "--etcd-servers=" + cluster.Endpoints()[0]
+	file := filepath.Join(t.TempDir(), "log")
+	log, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	first := podmasterCmd(etcd, "--key=thaw", "--whoami=m1", "--", "sleep", "1000")
+	first.Stdout, first.Stderr = log, log
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = first.Process.Kill()
+		_ = first.Wait()
+	}()
+	waitHolder(t, cluster, "thaw", "m1")
+	startCmd(t, etcd, "--key=thaw", "--whoami=m2", "--", "sleep", "1000")
+	_ = first.Process.Signal(syscall.SIGSTOP)
+	waitHolder(t, cluster, "thaw", "m2")
+	_ = first.Process.Signal(syscall.SIGCONT)
+	var said string
+	testwait.For(t, "m1 to wait", 20*time.Second, func() error {
+		data, err := os.ReadFile(file)
+		if said = string(data); !strings.Contains(said, "waiting: another one holds the lock") {
+			return fmt.Errorf("%q: %w", said, err)
+		}
+		return nil
+	})
+	if strings.Contains(said, "is restarted") || strings.Contains(said, "the lock is released") || !strings.Contains(said, "holder=m2") {
+		t.Errorf("m1 says:\n%s", said)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -137,17 +138,26 @@ func (r *Runtime) withdraw(ctx context.Context, presence *etcdlock.Presence) {
 	}
 }
 
-// check waits until etcd answers. What waiting does not mend is not waited for.
+// check waits until etcd answers. What waiting does not mend is not waited for. Who
+// mistyped an address is told so soon, and once: the first try is a short one.
 func (r *Runtime) check(ctx context.Context) error {
-	for {
-		err := r.cfg.Client.Check(ctx)
+	limit := 1500 * time.Millisecond
+	for first := true; ; first, limit = false, r.cfg.StartTimeout {
+		call, cancel := context.WithTimeout(ctx, limit)
+		err := r.cfg.Client.Check(call)
+		cancel()
 		if err == nil {
 			return nil
 		}
-		if etcdlock.Refused(err) || !sleep(ctx, 250*time.Millisecond) {
+		if etcdlock.Refused(err) {
 			return fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
-		r.cfg.Logger.Debug("etcd does not answer yet", "err", err)
+		if first {
+			r.cfg.Logger.Warn("etcd does not answer yet", "endpoints", strings.Join(r.cfg.Client.Endpoints(), ","), "err", err)
+		}
+		if !sleep(ctx, 250*time.Millisecond) {
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
 	}
 }
 

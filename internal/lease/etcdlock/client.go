@@ -146,6 +146,15 @@ func parseEndpoint(raw string, haveTLS bool) (hostport string, secure bool, err 
 	return net.JoinHostPort(u.Hostname(), port), u.Scheme == "https", nil
 }
 
+// Endpoints are the endpoints as they were given.
+func (c *Client) Endpoints() []string {
+	names := make([]string, len(c.endpoints))
+	for i, ep := range c.endpoints {
+		names[i] = ep.name
+	}
+	return names
+}
+
 // Close ends all connections.
 func (c *Client) Close() error {
 	var errs []error
