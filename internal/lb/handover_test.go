@@ -381,6 +381,8 @@ func TestIPv6AloneIsNotBoth(t *testing.T) {
 		{listen: "0.0.0.0:PORT", v4too: true, families: "4", unused: 1},
 		{listen: ":PORT", families: "64"},
 		{listen: ":PORT", v4too: true, families: "64"},
+		{listen: ":PORT 0.0.0.0:PORT", families: "64"},
+		{listen: ":PORT 0.0.0.0:PORT", v4too: true, families: "64"},
 	} {
 		t.Run(fmt.Sprintf("%s v4=%v", tc.listen, tc.v4too), func(t *testing.T) {
 			six, port := ipv6Alone(t)

@@ -53,8 +53,8 @@ func Listen(ctx context.Context, addrs []string, inherited []*os.File) (files []
 			}
 		}
 		files = append(files, s.File)
-		if s.at.v6only && wants[i].v4 != nil { // last, so that who names it comes first
-			wants = append(wants, *wants[i].v4)
+		if four := wants[i].v4; s.at.v6only && four != nil && !slices.ContainsFunc(wants, func(a listenAddress) bool { return a.address == four.address }) {
+			wants = append(wants, *four)
 		}
 	}
 	return files, nil, nil
@@ -223,10 +223,7 @@ func boundTo(f *os.File) (endpoint, error) {
 		e := endpoint{address: netip.AddrPortFrom(ip, uint16(a.Port)).String()}
 		if ip == netip.IPv6Unspecified() { // any other address is of one family anyway
 			only, err := unix.GetsockoptInt(int(f.Fd()), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
-			if err != nil {
-				return endpoint{}, fmt.Errorf("read whether a socket is IPv6 alone: %w", err)
-			}
-			e.v6only = only != 0
+			e.v6only = err == nil && only != 0 // some kernels do not tell it of an MPTCP socket
 		}
 		return e, nil
 	case *unix.SockaddrUnix:
