@@ -238,6 +238,7 @@ func TestAnOrderToOneThatStaysBehind(t *testing.T) {
 			<-ctx.Done()
 			return nil
 		})
+		synctest.Wait()
 		b.run("m2", b.elector("m2", nil), nil)
 		time.Sleep(time.Second) // m2 leaves it to m9 for a TTL, m1 for two
 		b.wantDiary("m1 begins", "m1 ends")

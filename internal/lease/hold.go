@@ -281,10 +281,11 @@ func (r *reign) release(ctx context.Context, rel Release, outcome error) error {
 		r.log.Warn("the lock could not be released; it will expire", "err", err)
 		return outcome
 	}
-	msg := "the lock is released"
+	log := r.log.With("reason", rel.Reason, "next", rel.Next, "took", r.e.cfg.Clock.Now()-start)
 	if errors.Is(r.stopping, ErrLost) { // Release is silent about a term that was not ours any more
-		msg = "the lock is given back, unless another one has it already"
+		log.Info("the lock is given back, unless another one has it already")
+	} else {
+		log.Info("the lock is released")
 	}
-	r.log.Info(msg, "reason", rel.Reason, "next", rel.Next, "took", r.e.cfg.Clock.Now()-start)
 	return outcome
 }

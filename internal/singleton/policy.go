@@ -52,7 +52,7 @@ func (p policy) lead(ctx context.Context, term *lease.Term, what string, once fu
 		}
 		stopped := ctx.Err() != nil
 		switch {
-		case stopped && !(p.oneShot && errors.Is(context.Cause(ctx), lease.ErrStopped)):
+		case stopped && (!p.oneShot || !errors.Is(context.Cause(ctx), lease.ErrStopped)):
 			return nil
 		case p.oneShot && (end.OK() || stopped && end.Exit.OK()):
 			return nil
