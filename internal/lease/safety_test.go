@@ -72,7 +72,9 @@ func (x experiment) run(t *testing.T) (faults []string, story string) {
 			parties = append(parties, p)
 			cfg := w.cfg
 			cfg.Lock, cfg.Holder, cfg.Clock = link{p}, p.name, p
-			cfg.Delay = p.leave
+			if x.seed/2%2 == 1 { // others take a little later then, which hides small overlaps
+				cfg.Delay = p.leave
+			}
 			e, err := lease.New(cfg)
 			if err != nil {
 				t.Error(err)
@@ -191,7 +193,7 @@ func TestModelCatchesMutants(t *testing.T) {
 
 func caught(t *testing.T, x experiment) {
 	t.Helper()
-	const most = 500
+	const most = 2000 // the rarest is seen once in some 200
 	for i := range most {
 		x.seed, x.fence = uint64(i), i%2 == 0
 		faults, _ := x.run(t)
