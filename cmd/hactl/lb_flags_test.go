@@ -146,7 +146,7 @@ func TestLBRunFlags(t *testing.T) {
 		{"--loops 3", func(c lb.Config) any { return c.Data.Loops }, 3},
 		{"--admin unix:/x/y.sock", func(c lb.Config) any { return c.AdminSocket }, "/x/y.sock"},
 		{"--name me", func(c lb.Config) any { return c.Name }, "me"},
-		{"--root /elsewhere", func(c lb.Config) any { return []any{c.AdminSocket, c.StateFile} }, []any{"/elsewhere/run/hactl/lb.sock", ""}},
+		{"--root /elsewhere", func(c lb.Config) any { return []any{c.AdminSocket, c.StateFile} }, []any{"/elsewhere/run/hactl/lb.sock", "/elsewhere/var/lib/hactl/lb/drained.json"}},
 		{"--root /elsewhere --backends-file " + list, func(c lb.Config) any { return c.StateFile }, "/elsewhere/var/lib/hactl/lb/backends.json"},
 	} {
 		t.Run(tc.args, func(t *testing.T) {

@@ -39,6 +39,7 @@ type lbProcess struct {
 	sockets []*os.File // duplicates for a successor: listeners, then metrics
 	metrics net.Listener
 	log     *slog.Logger
+	program string // that a successor is started from
 	args    []string
 }
 
@@ -50,7 +51,11 @@ func runLB(c *cli.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	p := &lbProcess{log: log, args: os.Args[1:]}
+	program, err := lb.Program()
+	if err != nil {
+		return err
+	}
+	p := &lbProcess{log: log, program: program, args: os.Args[1:]}
 	if err := p.configure(c); err != nil {
 		return err
 	}
@@ -97,8 +102,9 @@ func (p *lbProcess) configure(c *cli.Context) error {
 		ReplayPlain: c.Bool("replay-plain"), SlowStart: c.Duration("slow-start"), DrainTimeout: c.Duration("drain-timeout"),
 		Logger: p.log, Name: c.String("name"), Notify: notifySystemd,
 	}
-	if len(words(c, "backend")) == 0 { // what the command says is there at each start, and meant
-		p.cfg.StateFile, p.cfg.SourceName = layoutOf(c).BackendsFile(), cmp.Or(c.String("backends-file"), "masters")
+	p.cfg.StateFile, p.cfg.SourceName = layoutOf(c).BackendsFile(), cmp.Or(c.String("backends-file"), "masters")
+	if len(words(c, "backend")) > 0 { // what the command says is there at each start, and meant
+		p.cfg.StateFile, p.cfg.SourceName, p.cfg.Fixed = layoutOf(c).DrainedFile(), "--backend", true
 	}
 	if rate := c.String("rebalance"); rate != "" {
 		if p.cfg.Rebalance, err = lb.ParseRate(rate); err != nil {
@@ -299,6 +305,7 @@ func (p *lbProcess) inherit() (sockets []*os.File, from string, err error) {
 		return activation.Files(true), "systemd", nil
 	}
 	p.cfg.Successor = true
+	p.cfg.Drained = lb.InheritedDrains()
 	p.cfg.Notify = func(state string) {
 		if state == "READY=1" {
 			ready()
@@ -380,7 +387,7 @@ func (p *lbProcess) signals(ctx context.Context, b *lb.Balancer, stop func()) er
 				continue
 			}
 			if err := p.handOver(ctx, b); err != nil {
-				p.log.Error("hand over to a successor", "err", err)
+				p.log.Error("no successor, this process serves on", "program", p.program, "err", err)
 				continue
 			}
 			stop()
@@ -389,23 +396,34 @@ func (p *lbProcess) signals(ctx context.Context, b *lb.Balancer, stop func()) er
 	}
 }
 
-// handOver starts this program again and gives it the sockets.
+// handOver starts the program on disk and gives it the sockets, and what is drained.
 func (p *lbProcess) handOver(ctx context.Context, b *lb.Balancer) error {
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find the own program: %w", err)
+	if err := lb.CheckProgram(p.program); err != nil {
+		return err
 	}
-	// An upgrade has replaced the file: the new one is meant.
-	cmd := exec.Command(strings.TrimSuffix(self, " (deleted)"), p.args...)
+	cmd := exec.Command(p.program, p.args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	b.HandDrains(cmd)
 	pid, err := lb.Succeed(ctx, cmd, p.sockets, successorTimeout)
 	if err != nil {
+		b.KeepDrains()
 		return err
 	}
 	notifySystemd("MAINPID=" + strconv.Itoa(pid))
-	p.log.Info("a successor serves, old connections finish here", "pid", pid)
+	p.log.Info("a successor serves, old connections finish here", "pid", pid, "program", p.program, "version", p.versionOf(ctx, pid))
 	b.KeepConnections()
 	return nil
+}
+
+// versionOf asks the successor, which serves the admin socket now.
+func (p *lbProcess) versionOf(ctx context.Context, pid int) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	s, err := lb.NewClient(p.cfg.AdminSocket).Status(ctx)
+	if err != nil || s.PID != pid {
+		return "unknown"
+	}
+	return s.Version
 }
 
 func notifySystemd(state string) { _, _ = daemon.SdNotify(false, state) }

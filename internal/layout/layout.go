@@ -50,6 +50,9 @@ func (l Layout) EventsFile() string { return l.path("var/lib/hactl/events.jsonl"
 // BackendsFile is the load balancer's last good list of backends.
 func (l Layout) BackendsFile() string { return l.path("var/lib/hactl/lb/backends.json") }
 
+// DrainedFile says which backends of a load balancer whose list is on its command line are drained.
+func (l Layout) DrainedFile() string { return l.path("var/lib/hactl/lb/drained.json") }
+
 // Run holds sockets and pid files; it is empty after a boot.
 func (l Layout) Run() string { return l.path("run/hactl") }
 

@@ -20,49 +20,6 @@ var ErrAdminTaken = errors.New("another balancer serves there")
 // stopping; one that is silent may serve.
 const aloneTimeout = 2 * time.Second
 
-// ErrNoBackend is returned when no backend has the given name or address.
-var ErrNoBackend = errors.New("no such backend")
-
-// Drain takes a backend (by name or address) out of service: nothing new goes
-// there, old connections go on. It returns ErrNoBackend when there is none.
-func (b *Balancer) Drain(name string) error { return b.setDrained(name, true) }
-
-// Undrain takes Drain back.
-func (b *Balancer) Undrain(name string) error { return b.setDrained(name, false) }
-
-func (b *Balancer) setDrained(name string, drained bool) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	found := false
-	now := time.Now()
-	for _, m := range b.members {
-		if !m.is(name) {
-			continue
-		}
-		found = true
-		if drained && m.listed == name {
-			b.drains[name] = true // its later addresses too
-		}
-		if m.drained == drained {
-			continue
-		}
-		m.drained, m.told = drained, now
-		if drained {
-			b.drains[m.backend.Name] = true
-		} else {
-			delete(b.drains, m.backend.Name)
-			delete(b.drains, m.listed)
-			m.returned, b.returned = now, now
-		}
-		b.log.Info("backend drained by an operator", "backend", m.backend.Name, "drained", drained, "connections", m.target.Active())
-	}
-	if !found {
-		return fmt.Errorf("%w: %s", ErrNoBackend, name)
-	}
-	b.refresh(now)
-	return nil
-}
-
 // Suspect has a backend probed at once; all that a rumour may do.
 func (b *Balancer) Suspect(name string) error {
 	b.mu.Lock()
@@ -175,7 +132,13 @@ func (b *Balancer) adminHandler() http.Handler {
 			reply(w, struct{}{}, do(r.URL.Query().Get("backend")))
 		}
 	}
-	mux.HandleFunc("POST /v1/drain", onBackend(b.Drain))
+	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, r *http.Request) {
+		do := b.Drain
+		if r.URL.Query().Has("safely") {
+			do = b.DrainSafely
+		}
+		reply(w, struct{}{}, do(r.URL.Query().Get("backend")))
+	})
 	mux.HandleFunc("POST /v1/undrain", onBackend(b.Undrain))
 	mux.HandleFunc("POST /v1/suspect", onBackend(b.Suspect))
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
@@ -203,6 +166,12 @@ func reply(w http.ResponseWriter, v any, err error) {
 	switch {
 	case errors.Is(err, ErrNoBackend):
 		w.WriteHeader(http.StatusNotFound)
+		v = adminError{err.Error()}
+	case errors.Is(err, ErrLastBackend):
+		w.WriteHeader(http.StatusConflict)
+		v = adminError{err.Error()}
+	case errors.Is(err, ErrHandingOver):
+		w.WriteHeader(http.StatusServiceUnavailable)
 		v = adminError{err.Error()}
 	case err != nil:
 		w.WriteHeader(http.StatusBadRequest)

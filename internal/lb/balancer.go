@@ -30,10 +30,11 @@ type Balancer struct {
 	mu       sync.Mutex
 	members  map[string]*member // by key
 	byTarget atomic.Pointer[map[*dataplane.Target]*member]
-	list     []Backend // in force, names unresolved
-	listErr  string    // why the source's list is not in force
-	kept     bool      // the list in force is the one from the disk
-	drains   map[string]bool
+	list     []Backend        // in force, names unresolved
+	listErr  string           // why the source's list is not in force
+	kept     bool             // the list in force is the one from the disk
+	drains   map[string]bool  // by name; see drains.go
+	handing  bool             // the drains are a successor's now
 	names    map[string]*name // by host name
 	returned time.Time        // when a backend last returned; rebalancing follows
 	serving  bool             // a backend is usable

@@ -43,6 +43,11 @@ func (c *Client) Drain(ctx context.Context, backend string) error {
 	return c.call(ctx, http.MethodPost, "/v1/drain?backend="+url.QueryEscape(backend), nil)
 }
 
+// DrainSafely is Drain that returns ErrLastBackend when no other backend would be usable.
+func (c *Client) DrainSafely(ctx context.Context, backend string) error {
+	return c.call(ctx, http.MethodPost, "/v1/drain?safely=true&backend="+url.QueryEscape(backend), nil)
+}
+
 // Undrain takes Drain back.
 func (c *Client) Undrain(ctx context.Context, backend string) error {
 	return c.call(ctx, http.MethodPost, "/v1/undrain?backend="+url.QueryEscape(backend), nil)
@@ -70,8 +75,12 @@ func (c *Client) call(ctx context.Context, method, path string, into any) error 
 	if resp.StatusCode != http.StatusOK {
 		var e adminError
 		_ = json.NewDecoder(resp.Body).Decode(&e)
-		if resp.StatusCode == http.StatusNotFound && e.Error != "" {
-			return fmt.Errorf("balancer at %s: %w", c.path, ErrNoBackend)
+		for code, known := range map[int]error{
+			http.StatusNotFound: ErrNoBackend, http.StatusConflict: ErrLastBackend, http.StatusServiceUnavailable: ErrHandingOver,
+		} {
+			if resp.StatusCode == code && e.Error != "" {
+				return fmt.Errorf("balancer at %s: %w", c.path, known)
+			}
 		}
 		return fmt.Errorf("balancer at %s: %s %s", c.path, resp.Status, e.Error)
 	}

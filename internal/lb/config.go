@@ -69,12 +69,18 @@ type Config struct {
 	// default 10s. Quiet ones end at once, or, if a successor has taken over, one after
 	// the other in the second half of that time.
 	DrainTimeout time.Duration
-	StateFile    string                // keeps the last good list; empty: not kept
-	SourceName   string                // says where Source's list comes from; another source's kept list is not used
-	AdminSocket  string                // path of the admin API; empty: none
-	Successor    bool                  // a predecessor hands over to this one: its admin socket is replaced
-	Registerer   prometheus.Registerer // nil: no metrics
-	Logger       *slog.Logger          // nil: nothing is logged
+	StateFile    string // keeps the last good list and who is drained; empty: not kept
+	// Fixed says that Source's list is meant as it is at each start: StateFile keeps only
+	// who is drained, and exists only while somebody is.
+	Fixed bool
+	// Drained are the backends that a predecessor hands over as drained; nil: those that
+	// StateFile keeps.
+	Drained     []string
+	SourceName  string                // says where Source's list comes from; another source's kept list is not used
+	AdminSocket string                // path of the admin API; empty: none
+	Successor   bool                  // a predecessor hands over to this one: its admin socket is replaced
+	Registerer  prometheus.Registerer // nil: no metrics
+	Logger      *slog.Logger          // nil: nothing is logged
 	// Notify tells the service manager, as sd_notify does; nil: nobody.
 	Notify func(state string)
 	// Watchdog is how often Notify must get WATCHDOG=1; 0: never.

@@ -22,6 +22,13 @@ type targetHandle = *dataplane.Target
 func (b *Balancer) firstList() error {
 	list, err := b.sourceList(true)
 	saved, kept := loadList(b.cfg.StateFile, b.cfg.SourceName)
+	if kept != nil && !errors.Is(kept, fs.ErrNotExist) {
+		b.log.Warn("what was kept on disk is not known, who was drained by an operator neither", "err", kept)
+	}
+	b.recallDrains(saved.Drained)
+	if b.cfg.Fixed && err != nil {
+		return err
+	}
 	b.recall(saved.Addresses)
 	if err == nil {
 		b.resolve(context.Background(), list)
@@ -121,6 +128,7 @@ func (b *Balancer) adopt(list []Backend) {
 func (b *Balancer) adoptLocked(list []Backend) {
 	b.list = list
 	b.forgetNames(list)
+	b.forgetDrains(list)
 	b.wakeResolver()
 	want := map[string]*member{}
 	for _, be := range b.expand(list) {
@@ -158,10 +166,8 @@ func (b *Balancer) adoptLocked(list []Backend) {
 	}
 	b.index()
 	b.refresh(now)
-	if b.cfg.StateFile != "" && !b.kept && !b.stopping.Load() { // it may be another one's by then
-		if err := saveList(b.cfg.StateFile, savedList{Saved: now, Source: b.cfg.SourceName, Backends: list, Addresses: b.addresses(list)}); err != nil {
-			b.log.Error("list of backends not kept on disk", "err", err)
-		}
+	if !b.kept {
+		b.keep()
 	}
 }
 

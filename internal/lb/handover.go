@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The environment that tells a successor which descriptors it got.
@@ -19,6 +22,7 @@ const (
 	envInherit = "HACTL_LB_INHERIT" // how many listening sockets, from descriptor 3 on
 	envReady   = "HACTL_LB_READY"   // the pipe that says that it lives, and that it serves
 	envDetach  = "HACTL_LB_DETACH"  // set in the process that only starts the successor
+	envDrained = "HACTL_LB_DRAINED" // the backends that operators drained, in JSON
 
 	envWatchdogPID = "WATCHDOG_PID" // systemd's: who must answer its watchdog
 )
@@ -80,7 +84,7 @@ func Detached() (bool, error) {
 	if err != nil || n == 0 {
 		return true, fmt.Errorf("start a successor: %w", errors.Join(err, errors.New("no sockets")))
 	}
-	self, err := os.Executable()
+	self, err := Program()
 	if err != nil {
 		return true, fmt.Errorf("start a successor: %w", err)
 	}
@@ -93,6 +97,51 @@ func Detached() (bool, error) {
 		return true, fmt.Errorf("start a successor: %w", err)
 	}
 	return true, cmd.Process.Release()
+}
+
+// Program is the path that this program was started by: what is there later, under that
+// name, is its upgrade. Ask it at the start: os.Executable alone follows a file that was
+// renamed, and a link that was switched leads to it no more.
+func Program() (string, error) {
+	path := os.Args[0]
+	if os.Getenv(envInherit) != "" && filepath.IsAbs(path) { // the predecessor's, which may have been replaced again
+		return path, nil
+	}
+	if found, err := exec.LookPath(path); err == nil {
+		path = found
+	}
+	path, err := filepath.Abs(path)
+	if err == nil && sameFile(path, "/proc/self/exe") {
+		return path, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the own program: %w", err)
+	}
+	return strings.TrimSuffix(self, " (deleted)"), nil
+}
+
+func sameFile(a, b string) bool {
+	fa, err1 := os.Stat(a)
+	fb, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(fa, fb)
+}
+
+// CheckProgram says why the program at path could not be started.
+func CheckProgram(path string) error {
+	fi, err := os.Stat(path)
+	if err == nil && fi.IsDir() {
+		err = fmt.Errorf("%s is a folder", path)
+	}
+	if err == nil {
+		if err = unix.Access(path, unix.X_OK); err != nil {
+			err = fmt.Errorf("execute %s: %w", path, err)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the program on disk: %w", err)
+	}
+	return nil
 }
 
 // Succeed starts cmd, another load balancer, with the listening sockets, and

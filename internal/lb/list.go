@@ -139,6 +139,8 @@ type savedList struct {
 	Backends []Backend `json:"backends"`
 	// Addresses are those of the names in Backends: name servers may be down as well.
 	Addresses map[string][]netip.Addr `json:"addresses,omitempty"`
+	// Drained are the backends that operators drained; an older version has none.
+	Drained []string `json:"drained,omitempty"`
 }
 
 // saveList keeps s at path for the day when its source, or DNS, is down.
