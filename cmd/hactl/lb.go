@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,10 +59,27 @@ func lbClient(c *cli.Context) (*lb.Client, error) {
 	return lb.NewClient(path), nil
 }
 
-// lbUnreachable gives a failed call to the balancer its exit code and way out.
-func lbUnreachable(err error) error {
-	if errors.Is(err, lb.ErrNoBackend) {
-		return exitcode.Errorf(exitcode.Usage, "%w", err).WithHint("hactl lb status")
+// lbHint is a command for the balancer that c talks to.
+func lbHint(c *cli.Context, words string) string {
+	hint := "hactl lb " + words
+	for _, name := range []string{"root", "admin"} {
+		if c.IsSet(name) {
+			hint += " --" + name + " " + c.String(name)
+		}
+	}
+	return hint
+}
+
+// lbFailed gives a failed call to the balancer its exit code and way out.
+func lbFailed(c *cli.Context, err error) error {
+	switch {
+	case errors.Is(err, lb.ErrNoBackend):
+		return exitcode.Errorf(exitcode.Usage, "%w", err).WithHint("%s", lbHint(c, "status"))
+	case errors.Is(err, lb.ErrLastBackend):
+		return exitcode.Errorf(exitcode.Refused, "drain %s: %w: every new connection would fail", c.Args().First(), err).
+			WithHint("%s; or the same with --force", lbHint(c, "status"))
+	case errors.Is(err, lb.ErrHandingOver):
+		return exitcode.Errorf(exitcode.Failed, "%w", err).WithHint("the same again in a moment")
 	}
 	return exitcode.Errorf(exitcode.Unreachable, "%w", err).WithHint("is it running, and is --root or --admin right? systemctl status hactl-lb")
 }
@@ -83,7 +99,7 @@ func lbStatusCommand(e *env) *cli.Command {
 			}
 			s, err := client.Status(c.Context)
 			if err != nil {
-				return lbUnreachable(err)
+				return lbFailed(c, err)
 			}
 			switch out := c.String("output"); out {
 			case "json":
@@ -115,7 +131,14 @@ func printLBStatus(w io.Writer, s lb.Status, now time.Time) error {
 		fmt.Fprintln(w, "the list of backends is the one kept on disk")
 	}
 	if s.ListErr != "" {
-		fmt.Fprintf(w, "the newest list of backends is refused: %s\n", s.ListErr)
+		fmt.Fprintf(w, "the newest list of backends is refused:%s\n", indented(s.ListErr))
+	}
+	for _, n := range s.Unresolved {
+		left := "it has no address and gets no connection"
+		if n.Addresses > 0 {
+			left = fmt.Sprintf("its last addresses (%d) stay", n.Addresses)
+		}
+		fmt.Fprintf(w, "backend %s (%s) cannot be looked up, %s: %s\n", n.Name, n.Address, left, n.Err)
 	}
 	if s.FilesErr != "" {
 		fmt.Fprintf(w, "a file of the checks turned bad, what it said before counts: %s\n", s.FilesErr)
@@ -128,6 +151,14 @@ func printLBStatus(w io.Writer, s lb.Status, now time.Time) error {
 			b.Connections, b.Total, size(b.BytesUp), size(b.BytesDown), b.Failed, b.Replayed, b.Probe.TookMS, cmp.Or(b.Why, "-"))
 	}
 	return tw.Flush()
+}
+
+// indented puts each of several lines on one of its own, below what introduces them.
+func indented(s string) string {
+	if !strings.Contains(s, "\n") {
+		return " " + s
+	}
+	return "\n  " + strings.ReplaceAll(s, "\n", "\n  ")
 }
 
 func stateWord(b lb.BackendStatus) string {
@@ -182,6 +213,7 @@ func lbDrainCommand(e *env, drain bool) *cli.Command {
 	flags := []cli.Flag{rootFlag(), adminFlag()}
 	if drain {
 		flags = append(flags,
+			&cli.BoolFlag{Name: "force", Usage: "also when no other backend would be usable: new connections fail then"},
 			&cli.BoolFlag{Name: "wait", Usage: "wait until its last connection has ended"},
 			&cli.DurationFlag{Name: "timeout", Value: 10 * time.Minute, Usage: "how long --wait waits"})
 	}
@@ -189,29 +221,63 @@ func lbDrainCommand(e *env, drain bool) *cli.Command {
 		Name: name, Usage: usage, ArgsUsage: "BACKEND", Flags: flags,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return exitcode.Errorf(exitcode.Usage, "want the name or address of one backend").WithHint("hactl lb status")
+				return exitcode.Errorf(exitcode.Usage, "want the name or address of one backend").WithHint("%s", lbHint(c, "status"))
 			}
 			client, err := lbClient(c)
 			if err != nil {
 				return err
 			}
-			backend := c.Args().First()
-			if !drain {
-				err = client.Undrain(c.Context, backend)
-			} else if err = client.Drain(c.Context, backend); err == nil && c.Bool("wait") {
-				return waitDrained(c.Context, e.stderr, client, backend, c.Duration("timeout"))
+			backend, do := c.Args().First(), client.Undrain
+			switch {
+			case drain && c.Bool("force"):
+				do = client.Drain
+			case drain:
+				do = client.DrainSafely
 			}
+			if err := do(c.Context, backend); err != nil {
+				return lbFailed(c, err)
+			}
+			s, err := client.Status(c.Context)
 			if err != nil {
-				return lbUnreachable(err)
+				return lbFailed(c, err)
+			}
+			fmt.Fprintln(e.stderr, drainWords(s, backend, drain))
+			if drain && c.Bool("wait") {
+				return waitDrained(c, e.stderr, client, backend)
 			}
 			return nil
 		},
 	}
 }
 
+// drainWords says what drain or undrain came to.
+func drainWords(s lb.Status, backend string, drain bool) string {
+	if drain {
+		words := fmt.Sprintf("%s: drained, gets nothing new, %s left", backend, connections(connectionsOf(s, backend)))
+		if !s.Ready {
+			words += "; no other backend is usable"
+		}
+		return words
+	}
+	for _, b := range s.Backends {
+		if means(b, backend) && !b.Removed && !b.Usable {
+			return fmt.Sprintf("%s: no longer drained, but %s is %s: %s", backend, b.Address, stateWord(b), b.Why)
+		}
+	}
+	return backend + ": no longer drained, gets new connections"
+}
+
+func connections(n int64) string {
+	if n == 1 {
+		return "1 connection"
+	}
+	return strconv.FormatInt(n, 10) + " connections"
+}
+
 // waitDrained returns when backend has no connection any more.
-func waitDrained(ctx context.Context, talk io.Writer, client *lb.Client, backend string, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func waitDrained(c *cli.Context, talk io.Writer, client *lb.Client, backend string) error {
+	timeout := c.Duration("timeout")
+	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -219,7 +285,7 @@ func waitDrained(ctx context.Context, talk io.Writer, client *lb.Client, backend
 	for {
 		s, err := client.Status(ctx)
 		if err != nil && ctx.Err() == nil {
-			return lbUnreachable(err)
+			return lbFailed(c, err)
 		}
 		if err == nil {
 			left := connectionsOf(s, backend)
@@ -227,14 +293,14 @@ func waitDrained(ctx context.Context, talk io.Writer, client *lb.Client, backend
 				return nil
 			}
 			if left != last {
-				fmt.Fprintf(talk, "%s: %d connections left\n", backend, left)
+				fmt.Fprintf(talk, "%s: %s left\n", backend, connections(left))
 				last = left
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return exitcode.Errorf(exitcode.TimedOut, "%s still has %d connections after %v", backend, last, timeout).
-				WithHint("hactl lb undrain %s", backend)
+			return exitcode.Errorf(exitcode.TimedOut, "%s still has %s after %v", backend, connections(last), timeout).
+				WithHint("%s", lbHint(c, "undrain")+" "+backend)
 		case <-tick.C:
 		}
 	}
@@ -242,11 +308,16 @@ func waitDrained(ctx context.Context, talk io.Writer, client *lb.Client, backend
 
 func connectionsOf(s lb.Status, backend string) (n int64) {
 	for _, b := range s.Backends {
-		if b.Name == backend || b.Address == backend || b.Host == backend {
+		if means(b, backend) {
 			n += b.Connections
 		}
 	}
 	return n
+}
+
+// means says whether an operator means b by that word.
+func means(b lb.BackendStatus, word string) bool {
+	return b.Name == word || b.Address == word || b.Host == word || b.Host != "" && strings.HasPrefix(b.Name, word+"@")
 }
 
 // mustStay refuses an address for metrics and health, which are plain HTTP, that

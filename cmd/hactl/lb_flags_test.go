@@ -299,7 +299,7 @@ func TestLBServesMetricsAndHealth(t *testing.T) {
 		}
 		return nil
 	})
-	if _, _, err := hactlLB(t.Context(), "drain", "--root", dir, "m1"); err != nil {
+	if _, _, err := hactlLB(t.Context(), "drain", "--force", "--root", dir, "m1"); err != nil {
 		t.Fatal(err)
 	}
 	if code, body := get("/readyz"); code == http.StatusOK {

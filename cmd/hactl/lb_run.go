@@ -108,7 +108,7 @@ func (p *lbProcess) configure(c *cli.Context) error {
 	}
 	if rate := c.String("rebalance"); rate != "" {
 		if p.cfg.Rebalance, err = lb.ParseRate(rate); err != nil {
-			return usage(fmt.Errorf("--rebalance: %w", err))
+			return exitcode.Errorf(exitcode.Usage, "--rebalance: %w", err).WithHint("--rebalance 1%%/s, or --rebalance 0 for none")
 		}
 	}
 	if cluster != nil {
@@ -231,7 +231,7 @@ func lbSource(c *cli.Context) (lb.Source, *config.Cluster, error) {
 	for _, s := range backends {
 		b, err := lb.ParseBackend(s)
 		if err != nil {
-			return nil, nil, exitcode.Errorf(exitcode.Usage, "--backend %s: %w", s, err)
+			return nil, nil, exitcode.Errorf(exitcode.Usage, "--backend %s: %w", s, err).WithHint("--backend 10.0.0.1:6443, or --backend 10.0.0.1:6443,name=m1,weight=2")
 		}
 		list = append(list, b)
 	}
@@ -276,10 +276,14 @@ func (p *lbProcess) bind(c *cli.Context, cluster *config.Cluster) error {
 		return exitcode.Errorf(exitcode.Usage, "no address to listen on").WithHint("--listen IP:port, or --from-masters with --name of a master")
 	}
 	var unused []string
-	if p.cfg.Listeners, unused, err = lb.Listen(c.Context, listen, inherited); errors.Is(err, lb.ErrListenAddress) {
-		return exitcode.Errorf(exitcode.Usage, "--listen: %w", err)
-	} else if err != nil {
-		return err
+	if p.cfg.Listeners, unused, err = lb.Listen(c.Context, listen, inherited); err != nil {
+		return notListening(err)
+	}
+	if len(inherited) > 0 {
+		for _, address := range lb.IPv4Alone(listen, p.cfg.Listeners) {
+			p.log.Warn("IPv6 is not served: the socket that was handed over is IPv4 alone", "listen", address, "from", from,
+				"try", "ListenStream= with the port alone, or --listen 0.0.0.0:PORT if that is meant")
+		}
 	}
 	for _, address := range unused {
 		p.log.Warn("a socket is not served: it was handed over, but is not among the addresses to listen on", "address", address,
@@ -288,11 +292,23 @@ func (p *lbProcess) bind(c *cli.Context, cluster *config.Cluster) error {
 	if metrics != "" && plain == nil {
 		files, _, err := lb.Listen(c.Context, []string{metrics}, nil)
 		if err != nil {
-			return err
+			return notListening(err)
 		}
 		plain = files[0]
 	}
 	return p.keepForSuccessor(plain)
+}
+
+// notListening gives an address that cannot be had its exit code and way out.
+func notListening(err error) error {
+	switch {
+	case errors.Is(err, lb.ErrListenAddress):
+		return exitcode.Errorf(exitcode.Usage, "--listen: %w", err).WithHint("--listen 0.0.0.0:6443, --listen :6443 or --listen unix:/run/lb.sock")
+	case errors.Is(err, syscall.EADDRINUSE):
+		return exitcode.Errorf(exitcode.Failed, "%w", err).
+			WithHint("ss -ltnp, which says who listens there; another port; or, to upgrade a hactl lb that does: kill -USR2 its PID")
+	}
+	return err
 }
 
 // inherit gets the sockets of a predecessor or else of systemd, and says whose they are.

@@ -93,16 +93,25 @@ func TestLBRunStatusDrain(t *testing.T) {
 	if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := hactlLB(ctx, "drain", "--root", dir, "a"); err != nil {
-		t.Fatal(err)
+	_, _, err = hactlLB(ctx, "drain", "--root", dir, "a")
+	var refused *exitcode.Error
+	if !errors.As(err, &refused) || refused.Code != exitcode.Refused || !strings.Contains(refused.Hint, "hactl lb status --root "+dir) {
+		t.Errorf("drain of the last one: %#v", err)
+	}
+	_, talk, err := hactlLB(ctx, "drain", "--force", "--root", dir, "a")
+	if want := "a: drained, gets nothing new, 1 connection left; no other backend is usable\n"; err != nil || talk != want {
+		t.Errorf("drain --force: %v, %q, want %q", err, talk, want)
 	}
 	out, _, err := hactlLB(ctx, "status", "--root", dir)
 	if exitcode.Of(err) != exitcode.Unhealthy || !strings.Contains(out, "drained by an operator") || !strings.Contains(out, "not ready") {
 		t.Errorf("drained: %v\n%s", err, out)
 	}
-	_, talk, err := hactlLB(ctx, "drain", "--wait", "--timeout", "300ms", "--root", dir, "a")
-	if exitcode.Of(err) != exitcode.TimedOut || !strings.Contains(talk, "1 connections left") {
+	_, talk, err = hactlLB(ctx, "drain", "--wait", "--timeout", "300ms", "--root", dir, "a")
+	if exitcode.Of(err) != exitcode.TimedOut || !strings.Contains(talk, "\na: 1 connection left\n") || !strings.Contains(err.Error(), "1 connection after") {
 		t.Errorf("drain --wait: %v %q", err, talk)
+	}
+	if !errors.As(err, &refused) || refused.Hint != "hactl lb undrain --root "+dir+" a" {
+		t.Errorf("drain --wait: try %q", refused.Hint)
 	}
 	_ = c.Close()
 	if _, _, err := hactlLB(ctx, "drain", "--wait", "--root", dir, "a"); err != nil {
@@ -111,8 +120,8 @@ func TestLBRunStatusDrain(t *testing.T) {
 	if _, _, err := hactlLB(ctx, "undrain", "--root", dir, "nobody"); exitcode.Of(err) != exitcode.Usage || !errors.Is(err, lb.ErrNoBackend) {
 		t.Errorf("undrain of nobody: %v", err)
 	}
-	if _, _, err := hactlLB(ctx, "undrain", "--root", dir, "a"); err != nil {
-		t.Error(err)
+	if _, talk, err := hactlLB(ctx, "undrain", "--root", dir, "a"); err != nil || talk != "a: no longer drained, gets new connections\n" {
+		t.Errorf("undrain: %v, %q", err, talk)
 	}
 	cancel()
 	if err := <-done; err != nil {
@@ -124,7 +133,10 @@ func TestLBRunStatusDrain(t *testing.T) {
 func sampleLBStatus(now time.Time) lb.Status {
 	return lb.Status{
 		Name: "m1", Started: now.Add(-50 * time.Hour), Listen: []string{"10.0.0.1:6443"}, Ready: true, Check: "https", ListFrom: "disk",
-		ListErr: "line 2: address \"x\"", FilesErr: "read the CA: no certificate in ca.crt", MaxConns: 9744,
+		Unresolved: []lb.UnresolvedBackend{
+			{Name: "m4", Address: "m4.example:6444", Err: "no such host"}, {Name: "m5", Address: "m5.example:6444", Addresses: 2, Err: "timeout"},
+		},
+		ListErr: "line 2: address \"x\"\nline 3: weight \"y\"", FilesErr: "read the CA: no certificate in ca.crt", MaxConns: 9744,
 		Backends: []lb.BackendStatus{
 			{Name: "m1", Address: "10.0.0.1:6444", State: pool.Ready, Why: "says 200", Since: now.Add(-90 * time.Minute), Connections: 12, Total: 340, BytesUp: 1536, BytesDown: 5 << 30, Probe: lb.Probe{TookMS: 3.14}},
 			{Name: "m2", Address: "10.0.0.2:6444", State: pool.Ejected, Why: "no answer in time", Since: now.Add(-3 * time.Second), Failed: 2, Replayed: 7},
@@ -160,7 +172,11 @@ func TestPrintLBStatus(t *testing.T) {
 	want := `m1  ready  listens on 10.0.0.1:6443, check https, up 2d
 connections 0 of 9744, accepted 0, retries 0, replays 0, shed 0
 the list of backends is the one kept on disk
-the newest list of backends is refused: line 2: address "x"
+the newest list of backends is refused:
+  line 2: address "x"
+  line 3: weight "y"
+backend m4 (m4.example:6444) cannot be looked up, it has no address and gets no connection: no such host
+backend m5 (m5.example:6444) cannot be looked up, its last addresses (2) stay: timeout
 a file of the checks turned bad, what it said before counts: read the CA: no certificate in ca.crt
 
 BACKEND  ADDRESS        STATE    SINCE  CONNS  TOTAL  UP      DOWN    FAILED  REPLAYED  PROBE  WHY

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hactl/hactl/internal/exitcode"
 	"github.com/hactl/hactl/internal/lb"
 	"github.com/hactl/hactl/internal/testwait"
 )
@@ -59,7 +60,13 @@ func TestLBUpgrade(t *testing.T) {
 			t.Fatal(err)
 		}
 		pid = cmd.Process.Pid
-		t.Cleanup(func() { _ = cmd.Wait() })
+		t.Cleanup(func() {
+			if pid > 0 {
+				_ = syscall.Kill(pid, syscall.SIGTERM)
+				pid = 0
+			}
+			_ = cmd.Wait() // a successor is nobody's child here
+		})
 	}
 	served := func(what string, ok func(lb.Status) error) {
 		t.Helper()
@@ -82,7 +89,6 @@ func TestLBUpgrade(t *testing.T) {
 		return nil
 	}
 	start()
-	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGTERM) }) // before the waits
 	served("both backends", ready)
 	if _, _, err := hactlLB(t.Context(), "drain", "--root", dir, "m1"); err != nil {
 		t.Fatal(err)
@@ -150,8 +156,23 @@ func TestLBUpgrade(t *testing.T) {
 		}
 		return nil
 	})
+	pid = 0
 	installHactl(t, program)
 	start()
 	served("a restart", ready)
 	stillDrained("a restart")
+}
+
+// Who wants an address that is taken learns how to go on.
+func TestLBAddressInUse(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, _, err = hactlLB(t.Context(), "run", "--root", t.TempDir(), "--check", "tcp", "--backend", "127.0.0.1:1", "--listen", ln.Addr().String())
+	var e *exitcode.Error
+	if !errors.As(err, &e) || e.Code != exitcode.Failed || !strings.Contains(e.Hint, "-USR2") || !strings.Contains(e.Hint, "ss -ltnp") {
+		t.Errorf("%#v", err)
+	}
 }

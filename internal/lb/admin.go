@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -76,7 +77,9 @@ func (b *Balancer) alone() error {
 	defer cancel()
 	s, err := NewClient(b.cfg.AdminSocket).Status(ctx)
 	var failed *net.OpError
-	if nobody := errors.As(err, &failed) && failed.Op == "dial"; nobody || err == nil && s.Stopping {
+	// EAGAIN: its queue of newcomers is full, so it has the socket open.
+	nobody := errors.As(err, &failed) && failed.Op == "dial" && !errors.Is(err, syscall.EAGAIN)
+	if nobody || err == nil && s.Stopping {
 		return nil
 	}
 	return fmt.Errorf("admin socket %s: %w", b.cfg.AdminSocket, ErrAdminTaken)

@@ -234,6 +234,9 @@ func (b *Balancer) Ready() error {
 			return nil
 		}
 	}
+	if n := len(b.unresolved()); n > 0 {
+		return fmt.Errorf("none of %d backends is ready, %d in the list cannot be looked up", len(b.members), n)
+	}
 	return fmt.Errorf("none of %d backends is ready", len(b.members))
 }
 

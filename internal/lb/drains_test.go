@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // drainedOnDisk is what the kept file says; nil when there is none.
@@ -175,6 +178,75 @@ func TestLastBackendIsNotDrainedSafely(t *testing.T) {
 	}
 	if n := len(log.with("drained by an operator")); n != 3 || len(log.with("backend no longer drained by an operator", "backend=b")) != 1 {
 		t.Errorf("logged: %q", log.with("drained"))
+	}
+}
+
+// A list that is good again is told once.
+func TestGoodListIsTold(t *testing.T) {
+	ca, s := three(t)
+	path := filepath.Join(t.TempDir(), "list")
+	good := s[0].addr + ",name=a\n"
+	writeFile(t, path, good)
+	log := &lines{}
+	r := newRig(t, ca, Config{Source: File(path), Logger: slog.New(slog.NewTextHandler(log, nil))})
+	for _, content := range []string{good, "nonsense\n", good, good} {
+		writeFile(t, path, content)
+		r.follow(t.Context(), true)
+	}
+	if got := log.with("level=INFO", "good again"); len(got) != 1 {
+		t.Errorf("logged: %q", got)
+	}
+}
+
+// One whose queue of newcomers is full has its socket open: it may be frozen and come back.
+func TestFullQueueIsNoDeadBalancer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lb.sock")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		c, err := net.Dial("unix", path)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	b := &Balancer{cfg: Config{AdminSocket: path}}
+	if err := b.alone(); !errors.Is(err, ErrAdminTaken) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Who wants IPv6 and got a socket without it is told.
+func TestIPv4AloneIsTold(t *testing.T) {
+	four := listener(t, "0.0.0.0:0")
+	defer four.Close()
+	_, port, _ := net.SplitHostPort(addressOf(t, four))
+	six, sixPort := ipv6Alone(t)
+	defer six.Close()
+	for _, tc := range []struct {
+		listen string
+		file   *os.File
+		told   bool
+	}{
+		{":" + port, four, true},
+		{"[::]:" + port, four, true},
+		{"0.0.0.0:" + port, four, false},
+		{"127.0.0.1:" + port, four, false},
+		{"unix:/x", four, false},
+		{"[::]:" + sixPort, six, false},
+	} {
+		if got := IPv4Alone([]string{tc.listen}, []*os.File{tc.file}); (len(got) == 1) != tc.told {
+			t.Errorf("%s: %q", tc.listen, got)
+		}
 	}
 }
 

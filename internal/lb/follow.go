@@ -85,6 +85,9 @@ func (b *Balancer) follow(ctx context.Context, anew bool) {
 		b.listErr = err.Error()
 		return
 	}
+	if b.listErr != "" {
+		b.log.Info("list of backends is good again")
+	}
 	b.listErr = ""
 	if slices.Equal(list, b.list) && !b.kept {
 		return

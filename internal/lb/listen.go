@@ -76,6 +76,31 @@ func TakeInherited(addr string, inherited []*os.File) (taken *os.File, rest []*o
 	return taken, rest, nil
 }
 
+// IPv4Alone are those of addrs that mean IPv6 too, or alone, and are served by one of
+// files that does not have it.
+func IPv4Alone(addrs []string, files []*os.File) (alone []string) {
+	have, err := boundSockets(files)
+	wants, err2 := parseAll(addrs)
+	if err != nil || err2 != nil {
+		return nil
+	}
+	for i, a := range wants {
+		six := a.bound[0].address
+		if netip.AddrPortFrom(netip.IPv6Unspecified(), portOf(six)).String() != six {
+			continue
+		}
+		if !slices.ContainsFunc(have, func(s boundSocket) bool { return s.at.address == six }) {
+			alone = append(alone, addrs[i])
+		}
+	}
+	return alone
+}
+
+func portOf(address string) uint16 {
+	ap, _ := netip.ParseAddrPort(address)
+	return ap.Port()
+}
+
 // endpoint is where a listening socket is bound.
 type endpoint struct {
 	address string // IP:port or unix:PATH

@@ -81,6 +81,16 @@ func (b *Balancer) addressesOf(host string) (addrs []netip.Addr) {
 	return addrs
 }
 
+// unresolved are the backends in force whose last look-up failed.
+func (b *Balancer) unresolved() (all []UnresolvedBackend) {
+	for _, be := range b.list {
+		if n := b.names[be.host()]; n != nil && n.err != "" {
+			all = append(all, UnresolvedBackend{Name: be.Name, Address: be.Address, Addresses: len(n.addrs), Err: n.err})
+		}
+	}
+	return all
+}
+
 // addresses are those of all names in list.
 func (b *Balancer) addresses(list []Backend) map[string][]netip.Addr {
 	all := map[string][]netip.Addr{}
@@ -148,7 +158,11 @@ func (b *Balancer) lookedUp(backend, host string, addrs []netip.Addr, err error)
 	if err != nil {
 		if s := err.Error(); s != n.err {
 			n.err = s
-			b.log.Warn("backend's name not resolved, the old addresses stay", "backend", backend, "addresses", len(n.addrs), "err", s)
+			if len(n.addrs) == 0 {
+				b.log.Warn("backend's name not resolved, it has no address and gets no connection", "backend", backend, "err", s)
+			} else {
+				b.log.Warn("backend's name not resolved, the old addresses stay", "backend", backend, "addresses", len(n.addrs), "err", s)
+			}
 		}
 		return false
 	}

@@ -338,11 +338,19 @@ func TestStartWithoutDNS(t *testing.T) {
 	}
 	r := newRig(t, ca, cfg)
 	eventually(t, "names to be looked up again", func() bool { return dns.asked() >= 8 })
-	if got := log.with("not resolved"); len(got) != 1 {
+	if got := log.with("not resolved"); len(got) != 1 || !strings.Contains(got[0], "it has no address") {
 		t.Errorf("logged: %q", got)
+	}
+	s := r.Status()
+	if len(s.Unresolved) != 1 || s.Unresolved[0].Name != "api" || s.Unresolved[0].Address != "api.example.test:"+port || s.Unresolved[0].Err == "" ||
+		!strings.Contains(s.Why, "1 in the list cannot be looked up") {
+		t.Errorf("status: %+v, %s", s.Unresolved, s.Why)
 	}
 	dns.says("127.0.0.1")
 	r.until("api", "ready")
+	if s := r.Status(); len(s.Unresolved) != 0 {
+		t.Errorf("status when it is resolved: %+v", s.Unresolved)
+	}
 	r.stop()
 
 	dns.says()

@@ -13,22 +13,32 @@ import (
 
 // Status is what the admin API tells. Its JSON form is a contract.
 type Status struct {
-	Name     string          `json:"name"`
-	Version  string          `json:"version"`
-	PID      int             `json:"pid"`
-	Started  time.Time       `json:"started"`
-	Listen   []string        `json:"listen"`
-	Ready    bool            `json:"ready"`                     // at least one backend is ready
-	Why      string          `json:"why,omitempty"`             // when not ready
-	Stopping bool            `json:"stopping"`                  // accepts nothing more, its last connections finish
-	Check    string          `json:"check"`                     // https, tcp or none
-	ListFrom string          `json:"listFrom"`                  // "source", or "disk" while the source has given none yet
-	ListErr  string          `json:"listError,omitempty"`       // why the source's newest list is not in force
-	FilesErr string          `json:"checkFilesError,omitempty"` // which files of the checks turned bad; what they said before counts
-	Backends []BackendStatus `json:"backends"`                  // by name
-	Counts   dataplane.Stats `json:"counts"`
-	MaxConns int             `json:"maxConns"`
-	Moved    int64           `json:"moved"` // connections ended by rebalancing
+	Name     string    `json:"name"`
+	Version  string    `json:"version"`
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
+	Listen   []string  `json:"listen"`
+	Ready    bool      `json:"ready"`                     // at least one backend is ready
+	Why      string    `json:"why,omitempty"`             // when not ready
+	Stopping bool      `json:"stopping"`                  // accepts nothing more, its last connections finish
+	Check    string    `json:"check"`                     // https, tcp or none
+	ListFrom string    `json:"listFrom"`                  // "source", or "disk" while the source has given none yet
+	ListErr  string    `json:"listError,omitempty"`       // why the source's newest list is not in force
+	FilesErr string    `json:"checkFilesError,omitempty"` // which files of the checks turned bad; what they said before counts
+	// Unresolved are the backends in the list whose names could not be looked up the last time.
+	Unresolved []UnresolvedBackend `json:"unresolved,omitempty"`
+	Backends   []BackendStatus     `json:"backends"` // by name
+	Counts     dataplane.Stats     `json:"counts"`
+	MaxConns   int                 `json:"maxConns"`
+	Moved      int64               `json:"moved"` // connections ended by rebalancing
+}
+
+// UnresolvedBackend is a backend whose name could not be looked up.
+type UnresolvedBackend struct {
+	Name      string `json:"name"`
+	Address   string `json:"address"`   // as in the list
+	Addresses int    `json:"addresses"` // how many it has from before
+	Err       string `json:"error"`
 }
 
 // BackendStatus is one backend in a Status.
@@ -81,7 +91,7 @@ func (b *Balancer) Status() Status {
 	if b.kept {
 		s.ListFrom = "disk"
 	}
-	s.ListErr = b.listErr
+	s.ListErr, s.Unresolved = b.listErr, b.unresolved()
 	now := time.Now()
 	for _, m := range b.members {
 		s.Backends = append(s.Backends, m.status(now))
