@@ -262,14 +262,17 @@ func (m *marker) obey(ctx context.Context, now time.Time) {
 	for _, kv := range marks.Kvs {
 		marked[strings.TrimPrefix(string(kv.Key), markPrefix)] = true
 	}
-	again := now.Sub(m.drained) >= markRenew // a balancer that was restarted has forgotten it
+	again := now.Sub(m.drained) >= markRenew // somebody may have undrained it
 	for name := range marked {
-		known := slices.Contains(m.state.Drained, name)
-		if known && !again || m.balancer.Drain(ctx, name) != nil || known {
+		if !slices.Contains(m.state.Drained, name) {
+			m.state.Drained = append(m.state.Drained, name)
+			_ = m.save() // before: a balancer stays drained until it is undrained
+		} else if !again {
 			continue
 		}
-		m.state.Drained = append(m.state.Drained, name)
-		_ = m.save()
+		if m.balancer.Drain(ctx, name) != nil {
+			again, m.drained = false, time.Time{} // at the next look
+		}
 	}
 	if again {
 		m.drained = now
