@@ -145,6 +145,8 @@ func (s *Store) fetch(ctx context.Context, address string, limit int64, w io.Wri
 		return fmt.Errorf("get %s: after %d bytes: %w", address, n, orCause(ctx, err))
 	case n > limit:
 		return fmt.Errorf("get %s: it has more than %d bytes", address, limit)
+	case ctx.Err() != nil: // and the server took that for a reason to end
+		return fmt.Errorf("get %s: %w", address, context.Cause(ctx))
 	}
 	return nil
 }
