@@ -16,6 +16,7 @@ import (
 
 	"github.com/hactl/hactl/internal/atomicfile"
 	"github.com/hactl/hactl/internal/event"
+	"github.com/hactl/hactl/internal/lb"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
 	"github.com/hactl/hactl/internal/master"
 	"github.com/hactl/hactl/internal/watchdog"
@@ -262,7 +263,7 @@ func (m *marker) obey(ctx context.Context, now time.Time) {
 	for _, kv := range marks.Kvs {
 		marked[strings.TrimPrefix(string(kv.Key), markPrefix)] = true
 	}
-	again := now.Sub(m.drained) >= markRenew // somebody may have undrained it
+	again, failed := now.Sub(m.drained) >= markRenew, false // somebody may have undrained it
 	for name := range marked {
 		if !slices.Contains(m.state.Drained, name) {
 			m.state.Drained = append(m.state.Drained, name)
@@ -270,15 +271,19 @@ func (m *marker) obey(ctx context.Context, now time.Time) {
 		} else if !again {
 			continue
 		}
-		if m.balancer.Drain(ctx, name) != nil {
-			again, m.drained = false, time.Time{} // at the next look
-		}
+		failed = m.balancer.Drain(ctx, name) != nil || failed
 	}
-	if again {
+	switch {
+	case failed:
+		m.drained = time.Time{} // again at the next look
+	case again:
 		m.drained = now
 	}
 	for _, name := range slices.Clone(m.state.Drained) {
-		if marked[name] || m.balancer.Undrain(ctx, name) != nil {
+		if marked[name] {
+			continue
+		}
+		if err := m.balancer.Undrain(ctx, name); err != nil && !errors.Is(err, lb.ErrNoBackend) {
 			continue
 		}
 		m.state.Drained = slices.DeleteFunc(m.state.Drained, func(n string) bool { return n == name })

@@ -19,6 +19,7 @@ import (
 	"github.com/hactl/hactl/internal/etcdcluster"
 	"github.com/hactl/hactl/internal/etcdcluster/etcdtest"
 	"github.com/hactl/hactl/internal/event"
+	"github.com/hactl/hactl/internal/lb"
 	"github.com/hactl/hactl/internal/lease/etcdlock"
 	"github.com/hactl/hactl/internal/watchdog"
 	"github.com/hactl/hactl/internal/workload"
@@ -192,6 +193,63 @@ func TestAMarkedHostIsLeft(t *testing.T) {
 	}
 	if got := strings.Join(h1.log, ", "); got != "stop podmaster@kube-scheduler, start podmaster@kube-scheduler" {
 		t.Errorf("did %q", got)
+	}
+}
+
+// strict is a balancer that drains what was written down before, and knows only m1.
+type strict struct {
+	t       *testing.T
+	file    string
+	drained bool
+	asked   int // to undrain
+}
+
+func (s *strict) Drain(_ context.Context, b string) error {
+	if data, err := os.ReadFile(s.file); err != nil || !strings.Contains(string(data), `"`+b+`"`) {
+		s.t.Errorf("%s is drained before that is written down: %s, %v", b, data, err)
+	}
+	if b != "m1" {
+		return lb.ErrNoBackend
+	}
+	s.drained = true
+	return nil
+}
+
+func (s *strict) Undrain(_ context.Context, b string) error {
+	s.asked++
+	if b != "m1" {
+		return lb.ErrNoBackend
+	}
+	s.drained = false
+	return nil
+}
+
+// A balancer stays drained until it is undrained, so that an agent that is killed
+// between two lines must know of it; one that the balancer does not have is let go.
+func TestDrainsAreWrittenDownBefore(t *testing.T) {
+	client := etcdtest.Start(t, 1, etcdtest.Options{}).Client()
+	_, m := newHost(t, client, "m3")
+	s := &strict{t: t, file: m.file}
+	m.balancer = s
+	for _, name := range []string{"m1", "gone"} {
+		if _, err := client.Put(t.Context(), markPrefix+name, "ill"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Now()
+	m.obey(t.Context(), now)
+	if !s.drained || len(m.state.Drained) != 2 {
+		t.Errorf("drained %v, written down %v", s.drained, m.state.Drained)
+	}
+	if _, err := client.Delete(t.Context(), markPrefix, clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		now = now.Add(time.Second)
+		m.obey(t.Context(), now)
+	}
+	if s.drained || len(m.state.Drained) != 0 || s.asked != 2 {
+		t.Errorf("drained %v, written down %v, asked %d times, want each once", s.drained, m.state.Drained, s.asked)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/hactl/hactl/internal/atomicfile"
 	"github.com/hactl/hactl/internal/exitcode"
@@ -37,6 +38,8 @@ type Info struct {
 type Folder struct {
 	Dir  string
 	Info Info
+
+	lastDrain time.Duration // see endAPIServers; default lastDrain
 }
 
 // Open reads the folder at dir. It returns an error with a hint when there is

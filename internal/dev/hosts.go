@@ -1,6 +1,7 @@
 package dev
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -121,7 +122,7 @@ func (f *Folder) stopHosts(ctx context.Context, hosts []string, progress io.Writ
 	running, unknown := f.which(ctx, hosts, true)
 	others := slices.DeleteFunc(f.MasterNames(), func(m string) bool { return slices.Contains(hosts, m) })
 	if left, err := f.which(ctx, others, true); err == nil && len(left) == 0 {
-		f.endAPIServers(ctx, running, lastDrain, progress)
+		f.endAPIServers(ctx, running, progress)
 	}
 	var g errgroup.Group
 	for _, h := range running {
@@ -135,10 +136,11 @@ func (f *Folder) stopHosts(ctx context.Context, hosts []string, progress io.Writ
 	return errors.Join(unknown, g.Wait())
 }
 
-// endAPIServers stops the API servers of hosts. One that is not done within limit,
+// endAPIServers stops the API servers of hosts. One that is not done within lastDrain,
 // since it waits for its etcd or for a watcher, is killed: it keeps no state. What
 // fails is left to the hosts' own stop.
-func (f *Folder) endAPIServers(ctx context.Context, hosts []string, limit time.Duration, progress io.Writer) {
+func (f *Folder) endAPIServers(ctx context.Context, hosts []string, progress io.Writer) {
+	limit := cmp.Or(f.lastDrain, lastDrain)
 	var g errgroup.Group
 	killed := make([]bool, len(hosts))
 	for i, h := range hosts {
